@@ -28,7 +28,9 @@ def test_one_pass_adds_up_the_content_of_the_files(tmp_path: Path) -> None:
     mask = tmp_path / "masks" / "train" / "a.png"
     assert scans[0].mask_hash == hashlib.sha256(mask.read_bytes()).hexdigest()
     assert scans[0].image_size == (2, 2)
-    scan = DatasetScan(data, scans)
+    scan = DatasetScan(data)
+    for pair_scan in scans:
+        scan.add(pair_scan)
     assert scan.values == {0: 1, 1: 2, 255: 5}
     assert scan.class_pixels == {"train": [1, 2], "val": [0, 0]}
     assert scan.ignored_pixels == {"train": 1, "val": 4}
@@ -141,7 +143,9 @@ def test_of_very_many_values_only_the_common_ones_are_counted(
     (tmp_path / "dataset.toml").write_text('classes = ["sky", "road"]')
     data = load_dataset(tmp_path)
     pairs = [(split, pair) for split in data.splits for pair in data.splits[split]]
-    scan = DatasetScan(data, (scan_pair(split, pair, ScanCache()) for split, pair in pairs))
+    scan = DatasetScan(data)
+    for split, pair in pairs:
+        scan.add(scan_pair(split, pair, ScanCache()))
     assert scan.truncated
     assert len(scan.values) <= 2000
     assert scan.values[1, 2, 3] == 4 * 10 * 50

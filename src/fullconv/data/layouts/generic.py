@@ -24,9 +24,8 @@ from fullconv.data.layouts.settings_file import SETTINGS_NAME, Settings, read_se
 
 _VOC_MASKS = ("SegmentationClass", "SegmentationClassPNG", "SegmentationClassAug")
 _VOC_LISTS = ("trainval", "trainaug", "default")
-_CAMVID_MASKS = (
-    *("annot", "_annot", "_labels", "_label", "_masks", "_mask", "_gt", "_annotations"),
-)
+_CAMVID_IMAGES = ("", "_img", "_images")
+_CAMVID_MASKS = ("annot", "_annot", "_labels", "_label", "_masks", "_mask", "_gt", "_annotations")
 
 
 def match_voc(root: Path) -> LayoutMatch | None:
@@ -48,11 +47,8 @@ def match_voc(root: Path) -> LayoutMatch | None:
     if not lists:
         match.add("train", images_in(images), masks_in(masks))
         return match
-    match.reason = msg(
-        "{folders} and {lists} in ImageSets/Segmentation",
-        folders=match.reason,
-        lists=", ".join(path.name for path in lists.values()),
-    )
+    names = {"folders": match.reason, "lists": ", ".join(path.name for path in lists.values())}
+    match.reason = msg("{folders} and {lists} in ImageSets/Segmentation", **names)
     match.add_lists(lists, images_in(images), masks_in(masks))
     return match
 
@@ -62,8 +58,9 @@ def match_camvid(root: Path) -> LayoutMatch | None:
     lists = split_lists(root)
     rows = {split: listed_pairs(path) for split, path in lists.items()}
     if rows and all(rows.values()):
+        splits = ", ".join(rows)
         match = LayoutMatch(
-            msg("lists with an image and a mask on each line: {splits}", splits=", ".join(rows))
+            msg("lists with an image and a mask on each line: {splits}", splits=splits)
         )
         for split, path in lists.items():
             match.add_rows(split, path, rows[split])
@@ -72,8 +69,10 @@ def match_camvid(root: Path) -> LayoutMatch | None:
         by_name = {folder.name.lower(): folder for folder in folders_in(root)}
         reasons = []
         for name, split in SPLITS.items():
-            images = _first(by_name, name, ("", "_img", "_images"))
-            masks = _first(by_name, name, _CAMVID_MASKS)
+            images, masks = (
+                next((by_name[name + end] for end in endings if name + end in by_name), None)
+                for endings in (_CAMVID_IMAGES, _CAMVID_MASKS)
+            )
             if images and masks and images_in(images) and masks_in(masks):
                 match.add(split, images_in(images), masks_in(masks))
                 reasons.append(_both(images, masks))
@@ -100,17 +99,13 @@ def match_folders(root: Path) -> LayoutMatch | None:
     # A folder for each split, with both folders inside?
     if images is None or masks is None:
         for folder in folders_in(root):
-            inner_images = find_folder(folder, IMAGE_FOLDERS)
-            inner_masks = find_folder(folder, MASK_FOLDERS, masks=True)
-            if folder.name.lower() in SPLITS and inner_images and inner_masks:
-                match.add(
-                    SPLITS[folder.name.lower()], images_in(inner_images), masks_in(inner_masks)
-                )
-                match.reason = msg(
-                    "{images} and {masks} in a folder per split",
-                    images=inner_images.name,
-                    masks=inner_masks.name,
-                )
+            images = find_folder(folder, IMAGE_FOLDERS)
+            masks = find_folder(folder, MASK_FOLDERS, masks=True)
+            split = SPLITS.get(folder.name.lower())
+            if split and images and masks:
+                match.add(split, images_in(images), masks_in(masks))
+                names = {"images": images.name, "masks": masks.name}
+                match.reason = msg("{images} and {masks} in a folder per split", **names)
         return match if match.splits else None
 
     # Both folders have folders of splits inside?
@@ -128,8 +123,8 @@ def match_folders(root: Path) -> LayoutMatch | None:
     # Otherwise lists of names, or no split at all.
     lists = split_lists(root) or split_lists(root / "splits") or split_lists(images.parent)
     if lists:
-        names = ", ".join(path.name for path in lists.values())
-        match.reason = msg("{folders} with {lists}", folders=match.reason, lists=names)
+        listed = ", ".join(path.name for path in lists.values())
+        match.reason = msg("{folders} with {lists}", folders=match.reason, lists=listed)
         match.add_lists(lists, images_in(images), masks_in(masks))
     else:
         match.add("train", images_in(images), masks_in(masks))
@@ -140,23 +135,13 @@ def _both(images: Path, masks: Path) -> str:
     return msg("{images} and {masks}", images=images.name, masks=masks.name)
 
 
-def _first(by_name: dict[str, Path], name: str, endings: tuple[str, ...]) -> Path | None:
-    return next((by_name[name + end] for end in endings if name + end in by_name), None)
-
-
 def _configured(root: Path, settings: Settings, key: str) -> Path | None:
     """Return the folder that dataset.toml names under a key."""
     if key not in settings:
         return None
     folder = root / settings[key]
     if not folder.is_dir():
-        raise FullconvError(
-            msg(
-                "{path}: {key} names the folder {folder}, which does not exist.",
-                path=root / SETTINGS_NAME,
-                key=key,
-                folder=folder,
-            ),
-            f'{key} = "{key}"',
-        )
+        values = {"path": root / SETTINGS_NAME, "key": key, "folder": folder}
+        message = msg("{path}: {key} names the folder {folder}, which does not exist.", **values)
+        raise FullconvError(message, f'{key} = "{key}"')
     return folder

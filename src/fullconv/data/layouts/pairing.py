@@ -18,18 +18,11 @@ from fullconv.core.text import truncated_list
 from fullconv.data.io.images import IMAGE_SUFFIXES
 from fullconv.data.io.masks import ARRAY_SUFFIXES
 
-SPLITS = {  # name of a folder or a list -> split
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
-MASK_ENDINGS = (
-    *("_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_annotation", "-mask", "_L"),
-)
+# Name of a folder or a list -> split.
+SPLITS = dict.fromkeys(("train", "training"), "train")
+SPLITS |= dict.fromkeys(("val", "valid", "validation"), "val")
+SPLITS |= dict.fromkeys(("test", "testing"), "test")
+MASK_ENDINGS = ("_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_annotation", "-mask", "_L")
 IMAGE_FOLDERS = ("images", "imgs", "image", "img", "pictures", "photos")
 MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "annotation", "annots", "gt")
 IMAGE_ENDINGS = ("_image", "_img", "_sat", "_photo", "_rgb")  # a_sat.jpg and a_mask.png
@@ -38,40 +31,25 @@ _LISTED = 5  # missing names that an error message lists
 
 @dataclass(frozen=True)
 class Pair:
-    """An image and its mask.
+    """An image and its mask."""
 
-    Args:
-        name: file name of the image without suffix; unique in its split.
-        image, mask: the files.
-        masks: masks of additional heads, see `fullconv.data.layouts.extra_folders`.
-        inputs: files with extra channels (depth, infrared ...).
-    """
-
-    name: str
+    name: str  # file name of the image without suffix; unique in its split
     image: Path
     mask: Path
-    masks: tuple[Path, ...] = ()
-    inputs: tuple[Path, ...] = ()
+    masks: tuple[Path, ...] = ()  # of additional heads, see `fullconv.data.layouts.extra_folders`
+    inputs: tuple[Path, ...] = ()  # files with extra channels (depth, infrared ...)
 
 
 @dataclass
 class LayoutMatch:
-    """The pairs that the reader of a layout found in a folder.
+    """The pairs that the reader of a layout found in a folder."""
 
-    Args:
-        reason: what the layout was recognized by, in words.
-        splits: split -> pairs.
-        images, masks: files without a partner.
-        notes: decisions that the user should know about.
-        labels: the class table of a published dataset.
-    """
-
-    reason: str
+    reason: str  # what the layout was recognized by, in words
     splits: dict[str, list[Pair]] = field(default_factory=dict)
-    images: list[Path] = field(default_factory=list)
-    masks: list[Path] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    labels: Labels | None = None
+    images: list[Path] = field(default_factory=list)  # without a mask
+    masks: list[Path] = field(default_factory=list)  # without an image
+    notes: list[str] = field(default_factory=list)  # decisions that the user should know about
+    labels: Labels | None = None  # of a published dataset
 
     def add(self, split: str, images: Iterable[Path], masks: Iterable[Path]) -> None:
         """Add files to a split, paired by name."""
@@ -81,28 +59,24 @@ class LayoutMatch:
         self.masks += masks_alone
 
     def add_lists(self, lists: dict[str, Path], images: list[Path], masks: list[Path]) -> None:
-        """Add the splits that lists of names define; note how many images are on no list.
-
-        Raises:
-            FullconvError: a list names a file that is neither an image nor a mask.
-        """
+        """Add the splits that lists of names define; note how many images are on no list. Raise a
+        `FullconvError` if a list names a file that is neither an image nor a mask."""
         names = {file.stem for file in (*images, *masks)}
         names |= {mask.stem.removesuffix(ending) for mask in masks for ending in MASK_ENDINGS}
         for split, path in lists.items():
             stems = listed_stems(path)
             if missing := sorted(stems - names):
-                raise FullconvError(
-                    nmsg(
-                        "{path} lists {count} name that belongs to neither an image nor a mask: "
-                        "{names}.",
-                        "{path} lists {count} names that belong to neither an image nor a mask: "
-                        "{names}.",
-                        count=len(missing),
-                        path=path,
-                        names=truncated_list(missing, _LISTED),
-                    ),
-                    msg("remove them from {name}, or copy the missing files", name=path.name),
+                message = nmsg(
+                    "{path} lists {count} name that belongs to neither an image nor a mask: "
+                    "{names}.",
+                    "{path} lists {count} names that belong to neither an image nor a mask: "
+                    "{names}.",
+                    len(missing),
+                    path=path,
+                    names=truncated_list(missing, _LISTED),
                 )
+                hint = msg("remove them from {name}, or copy the missing files", name=path.name)
+                raise FullconvError(message, hint)
             mask_stems = stems | {stem + ending for stem in stems for ending in MASK_ENDINGS}
             self.add(
                 split,
@@ -111,36 +85,30 @@ class LayoutMatch:
             )
         used = {pair.image for pairs in self.splits.values() for pair in pairs}
         if unlisted := len(images) - len(used | set(self.images)):
-            self.notes.append(
-                nmsg(
-                    "left out {count} image that is on no list",
-                    "left out {count} images that are on no list",
-                    count=unlisted,
-                )
+            note = nmsg(
+                "left out {count} image that is on no list",
+                "left out {count} images that are on no list",
+                unlisted,
             )
+            self.notes.append(note)
 
     def add_rows(self, split: str, path: Path, rows: list[tuple[str, str]]) -> None:
-        """Add a split from the "image mask" lines of a list.
-
-        Raises:
-            FullconvError: neither file of a line exists.
-        """
+        """Add a split from the "image mask" lines of a list; raise a `FullconvError` if neither
+        file of a line exists."""
         pairs: dict[str, Pair] = {}
         for number, row in enumerate(rows, 1):
             image, mask = (resolve(path.parent, text) for text in row)
             if image is None and mask is None:
-                raise FullconvError(
-                    msg(
-                        "{path}, entry {number}: neither {image} nor {mask} exists, neither as "
-                        "written nor below {folder}.",
-                        path=path,
-                        number=number,
-                        image=row[0],
-                        mask=row[1],
-                        folder=path.parent,
-                    ),
-                    msg("remove the line from {name}, or copy the files", name=path.name),
+                values = {"image": row[0], "mask": row[1], "folder": path.parent}
+                message = msg(
+                    "{path}, entry {number}: neither {image} nor {mask} exists, neither as written "
+                    "nor below {folder}.",
+                    path=path,
+                    number=number,
+                    **values,
                 )
+                hint = msg("remove the line from {name}, or copy the files", name=path.name)
+                raise FullconvError(message, hint)
             if image is None or mask is None:
                 self.images += [image] if image else []
                 self.masks += [mask] if mask else []
@@ -155,10 +123,8 @@ class LayoutMatch:
 def pair_by_name(
     images: Iterable[Path], masks: Iterable[Path]
 ) -> tuple[list[Pair], list[Path], list[Path]]:
-    """Return the pairs of files with the same stem, and the images and masks that remain.
-
-    A mask may also have one of `MASK_ENDINGS`, an image one of `IMAGE_ENDINGS`.
-    """
+    """Return the pairs of files with the same stem (a mask may also have one of `MASK_ENDINGS`, an
+    image one of `IMAGE_ENDINGS`), and the images and masks that remain."""
     masks = list(masks)
     by_stem: dict[str, Path] = {}
     for mask in masks:
@@ -181,10 +147,8 @@ def pair_by_name(
 
 
 def resolve(root: Path, text: str) -> Path | None:
-    """Return the file that a list names, or None.
-
-    The path is looked up below the list's folder, then without its first parts
-    (/SegNet/CamVid/train/a.png -> train/a.png), also with the suffix .jpg or .png.
+    """Return the file that a list names, or None: below the list's folder, also without the first
+    parts of its path (/SegNet/CamVid/train/a.png -> train/a.png), or with the suffix .jpg or .png.
     """
     parts = PurePosixPath(text.replace("\\", "/")).parts
     for start in range(len(parts)):
@@ -214,10 +178,8 @@ def listed_pairs(path: Path) -> list[tuple[str, str]]:
 
 
 def listed_stems(path: Path) -> set[str]:
-    """Return the stems in a list of stems, file names or paths.
-
-    Whatever follows a file name on its line is ignored. A stem may contain spaces.
-    """
+    """Return the stems in a list of stems (with or without spaces), file names or paths; whatever
+    follows a file name on its line is ignored."""
     stems = set()
     for line in _lines(path):
         first = re.split(r"[\t,]\s*|\s+", line)[0]
