@@ -236,6 +236,7 @@ def test_a_class_for_white(tmp_path: Path, toml: str) -> None:
     paste(tmp_path, finding.fix)
     report = check(tmp_path)
     assert report.findings == ()
+    assert report.dataset.labels.names == (("sky", "road") if toml else ("background", "object"))
     assert report.class_pixels == {"train": [3, 3], "val": [2, 4]}
 
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import hashlib
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -29,19 +27,6 @@ def scan_all(root: Path) -> DatasetScan:
         for pair in pairs:
             scan.add(scan_pair(split, pair, ScanCache()))
     return scan
-
-
-def test_one_pass_adds_up_the_content_of_the_files(tmp_path: Path) -> None:
-    masks = {"train/a": ((0, 1), (1, 255)), "val/a": ((255, 255), (255, 255))}
-    scan = scan_all(write_pairs(tmp_path, masks, toml=TOML))
-    mask = tmp_path / "masks" / "train" / "a.png"
-    assert scan.scans[0].mask_hash == hashlib.sha256(mask.read_bytes()).hexdigest()
-    assert scan.scans[0].image_size == (2, 2)
-    assert scan.values == {0: 1, 1: 2, 255: 5}
-    assert scan.class_pixels == {"train": [1, 2], "val": [0, 0]}
-    assert scan.ignored_pixels == {"train": 1, "val": 4}
-    assert scan.names(scan.all_ignored) == ("masks/val/a.png",)
-    assert scan.unknown == Counter()
 
 
 def test_the_same_bytes_with_another_suffix_are_read_again(tmp_path: Path) -> None:
@@ -90,14 +75,6 @@ def test_a_changed_file_is_decoded_again(tmp_path: Path) -> None:
         assert scan.histogram.counts == {value: 1600}
         assert scan.image is not None
         assert scan.image.mean == (gray, gray, gray)
-
-
-def test_mean_and_square_are_those_of_the_pixels(tmp_path: Path) -> None:
-    image = scan_first(write_pairs(tmp_path, {"a": np.eye(37, 51)})).image
-    pixels = noise(0, (37, 51)).astype(float)
-    assert image is not None
-    np.testing.assert_allclose(image.mean, pixels.mean((0, 1)))
-    np.testing.assert_allclose(image.square, (pixels**2).mean((0, 1)))
 
 
 @pytest.mark.parametrize("table", [None, [], {}, {"size": [1, 2]}, "text"])

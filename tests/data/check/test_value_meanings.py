@@ -80,9 +80,3 @@ def test_rare_values_of_long_tables_are_counted() -> None:
     assert len(value_table(rare).splitlines()) == 1 + 5  # a short table is complete
     assert len(value_table(common).splitlines()) == 26
     assert value_table(()) == ""
-
-
-def test_shares_are_never_rounded_to_nothing_or_all() -> None:
-    rows = [Meaning(0, None, 0.99998, ""), Meaning(1, None, 0.00002, "")]
-    shares = [line.split()[1] for line in value_table(rows).splitlines()[1:]]
-    assert shares == [">99.99%", "<0.01%"]
