@@ -15,7 +15,7 @@ from fullconv.data.annotations.convert import ConvertResult, convert
 from fullconv.data.check.check import check
 from fullconv.data.io.masks import read_mask, read_values
 from fullconv.data.layouts import dataset as layouts
-from fullconv.data.layouts.pairing import Pair
+from fullconv.data.layouts.file_names import Pair
 
 ROAD = {"label": "road", "points": [[0, 3], [8, 3], [8, 6], [0, 6]]}
 

@@ -50,7 +50,7 @@ def read(folder: Path, *tasks: Any, name: str = "a.png") -> Annotations:
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", SIZE[::-1]).save(folder / name)
     table = json.loads(json.dumps(list(tasks)))  # as a file holds it
-    assert annotation_formats.is_label_studio(table)
+    assert annotation_formats.tool_of(table) == "label-studio"
     return labelstudio.gather(folder, [(folder / "x.json", table)])
 
 
@@ -192,7 +192,7 @@ MIN = {"tag": [{**BOX["value"], **STATED}], "image": "a.png", "annotator": 1, "i
 )
 def test_every_form_of_the_export(tmp_path: Path, entry: Any) -> None:
     assert ids(read(tmp_path, entry)).sum() == 20
-    assert annotation_formats.is_label_studio(entry)  # a file for each task
+    assert annotation_formats.tool_of(entry) == "label-studio"  # a file for each task
     assert ids(labelstudio.gather(tmp_path, [(tmp_path / "1.json", entry)])).sum() == 20
 
 

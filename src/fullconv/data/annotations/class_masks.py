@@ -48,7 +48,7 @@ def gather(root: Path, images: Iterable[ImageMasks]) -> Annotations:
     annotations = Annotations("class-masks", msg("a mask file per class or object"))
     overlapping = 0
     for entry in images:
-        try:
+        with annotations.collect_problems():
             size, suffix = check_image(entry.image)
             count = np.zeros(size, np.uint16)
             shapes = []
@@ -71,8 +71,6 @@ def gather(root: Path, images: Iterable[ImageMasks]) -> Annotations:
                     tuple(shapes),
                 )
             )
-        except FullconvError as error:
-            annotations.problems.append(error)
     annotations.names = sorted(
         {shape.name for image in annotations.images for shape in image.shapes}
     )

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,15 @@ FARTHEST = 1e9  # pixels; coordinates beyond are not in an image
 _NUDGE = 1e-8
 _LOCK = threading.Lock()  # rasterio silences a warning in a way that is not thread-safe
 RLE_EXAMPLE = '"segmentation": {"size": [2, 3], "counts": [1, 4, 1]}'  # 1 out, 4 in, 1 out
+
+
+class Part(Protocol):
+    """A part of a shape: its area in square pixels, and its pixels in an image of a size."""
+
+    @property
+    def area(self) -> float: ...
+
+    def pixels(self, size: Size) -> Patch: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +157,6 @@ class Stamp:
 
 
 # Each has an area in square pixels, and pixels(size): those whose centers are inside.
-Part: TypeAlias = Polygon | Ellipse | Disc | RunLengths | Stamp
 
 
 def _centers(

@@ -28,22 +28,13 @@ _MAX_MEANINGS = 256
 
 @dataclass(frozen=True)
 class Meaning:
-    """The meaning of one value.
+    """The meaning of one value."""
 
-    Args:
-        value: in the mask files.
-        color: of its class, or of the proposed class; None if it has no class.
-        share: of all pixels of all masks, 0-1.
-        name: of its class, "ignore", or "" if it has no class.
-        proposed: True if the class is a proposal, which the report of `check` gives as lines to
-            paste. Nothing is trained before that.
-    """
-
-    value: Value
-    color: RGB | None
-    share: float
-    name: str
-    proposed: bool = False
+    value: Value  # in the mask files
+    color: RGB | None  # of its class, or of the proposed class; None if it has no class
+    share: float  # of all pixels of all masks, 0-1
+    name: str  # of its class, "ignore", or "" if it has no class
+    proposed: bool = False  # the user has to paste the class first; nothing is trained before that
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON object; colors as "#rrggbb"."""

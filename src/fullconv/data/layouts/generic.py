@@ -19,9 +19,8 @@ from fullconv.data.layouts.pairing import (
 
 _VOC_MASKS = ("SegmentationClass", "SegmentationClassPNG", "SegmentationClassAug")
 _VOC_LISTS = ("trainval", "trainaug", "default")
-_CAMVID_MASKS = (
-    *("annot", "_annot", "_labels", "_label", "_masks", "_mask", "_gt", "_annotations"),
-)
+_CAMVID_IMAGES = ("", "_img", "_images")
+_CAMVID_MASKS = ("annot", "_annot", "_labels", "_label", "_masks", "_mask", "_gt", "_annotations")
 
 
 def match_voc(root: Path) -> LayoutMatch | None:
@@ -43,11 +42,8 @@ def match_voc(root: Path) -> LayoutMatch | None:
     if not lists:
         match.add("train", images_in(images), masks_in(masks))
         return match
-    match.reason = msg(
-        "{folders} and {lists} in ImageSets/Segmentation",
-        folders=match.reason,
-        lists=", ".join(path.name for path in lists.values()),
-    )
+    names = {"folders": match.reason, "lists": ", ".join(path.name for path in lists.values())}
+    match.reason = msg("{folders} and {lists} in ImageSets/Segmentation", **names)
     match.add_lists(lists, images_in(images), masks_in(masks))
     return match
 
@@ -57,8 +53,9 @@ def match_camvid(root: Path) -> LayoutMatch | None:
     lists = split_lists(root)
     rows = {split: listed_pairs(path) for split, path in lists.items()}
     if rows and all(rows.values()):
+        splits = ", ".join(rows)
         match = LayoutMatch(
-            msg("lists with an image and a mask on each line: {splits}", splits=", ".join(rows))
+            msg("lists with an image and a mask on each line: {splits}", splits=splits)
         )
         for split, path in lists.items():
             match.add_rows(split, path, rows[split])
@@ -67,8 +64,10 @@ def match_camvid(root: Path) -> LayoutMatch | None:
         by_name = {folder.name.lower(): folder for folder in folders_in(root)}
         reasons = []
         for name, split in SPLITS.items():
-            images = _first(by_name, name, ("", "_img", "_images"))
-            masks = _first(by_name, name, _CAMVID_MASKS)
+            images, masks = (
+                next((by_name[name + end] for end in endings if name + end in by_name), None)
+                for endings in (_CAMVID_IMAGES, _CAMVID_MASKS)
+            )
             if images and masks and images_in(images) and masks_in(masks):
                 match.add(split, images_in(images), masks_in(masks))
                 reasons.append(_both(images, masks))
@@ -83,7 +82,3 @@ def match_camvid(root: Path) -> LayoutMatch | None:
 
 def _both(images: Path, masks: Path) -> str:
     return msg("{images} and {masks}", images=images.name, masks=masks.name)
-
-
-def _first(by_name: dict[str, Path], name: str, endings: tuple[str, ...]) -> Path | None:
-    return next((by_name[name + end] for end in endings if name + end in by_name), None)

@@ -22,13 +22,11 @@ def is_black_and_white(values: Iterable[Any]) -> bool:
 
 
 def is_blurred(counts: Mapping[Any, int]) -> bool:
-    """Return True if the values look like a black and white mask with blurred borders.
-
-    0 and 255 cover most pixels, and the rest is spread over the grays between them. (Class ids
-    beside an ignored 255 are small numbers.)
-    """
+    """Return True if the values look like a black and white mask with blurred borders: 0 and 255
+    cover most pixels, and the rest is spread over the grays between them."""
     if any(isinstance(value, tuple) for value in counts) or not {0, 255} <= set(counts):
         return False
+    # Class ids beside an ignored 255 are small numbers.
     between = [value for value in counts if 0 < value < 255]
     spread = len(between) >= 8 and max(between) > 200 and min(between) < 55
     return spread and counts[0] + counts[255] >= 0.8 * sum(counts.values())

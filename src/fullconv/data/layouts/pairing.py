@@ -19,15 +19,10 @@ from fullconv.data.io.images import IMAGE_SUFFIXES
 from fullconv.data.io.masks import ARRAY_SUFFIXES
 from fullconv.data.layouts.file_names import Pair, bare_stem, pair_by_name
 
-SPLITS = {  # name of a folder or a list -> split
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
+# Name of a folder or a list -> split.
+SPLITS = dict.fromkeys(("train", "training"), "train")
+SPLITS |= dict.fromkeys(("val", "valid", "validation"), "val")
+SPLITS |= dict.fromkeys(("test", "testing"), "test")
 IMAGE_FOLDERS = (
     *("images", "imgs", "image", "img", "pictures", "photos"),
     *("img_dir", "imagestr"),  # MMSegmentation, nnU-Net
@@ -41,22 +36,14 @@ _LISTED = 5  # missing names that an error message lists
 
 @dataclass
 class LayoutMatch:
-    """The pairs that the reader of a layout found in a folder.
+    """The pairs that the reader of a layout found in a folder."""
 
-    Args:
-        reason: what the layout was recognized by, in words.
-        splits: split -> pairs.
-        images, masks: files without a partner.
-        notes: decisions that the user should know about.
-        labels: the class table of a published dataset.
-    """
-
-    reason: str
+    reason: str  # what the layout was recognized by, in words
     splits: dict[str, list[Pair]] = field(default_factory=dict)
-    images: list[Path] = field(default_factory=list)
-    masks: list[Path] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    labels: Labels | None = None
+    images: list[Path] = field(default_factory=list)  # without a mask
+    masks: list[Path] = field(default_factory=list)  # without an image
+    notes: list[str] = field(default_factory=list)  # decisions that the user should know about
+    labels: Labels | None = None  # of a published dataset
 
     def add(self, split: str, images: Iterable[Path], masks: Iterable[Path]) -> None:
         """Add files to a split, paired by name."""
@@ -128,38 +115,31 @@ class LayoutMatch:
             self.images += [path for path in images if path in selected]
             self.masks += [path for path in masks if path in selected]
         used = {pair for its_pairs in self.splits.values() for pair in its_pairs}
-        unlisted = len(pairs) + len(images) - len(used) - len(set(self.images))
-        if unlisted:
-            self.notes.append(
-                nmsg(
-                    "left out {count} image that is on no list",
-                    "left out {count} images that are on no list",
-                    count=unlisted,
-                )
+        if unlisted := len(pairs) + len(images) - len(used) - len(set(self.images)):
+            note = nmsg(
+                "left out {count} image that is on no list",
+                "left out {count} images that are on no list",
+                unlisted,
             )
+            self.notes.append(note)
 
     def add_rows(self, split: str, path: Path, rows: list[tuple[str, str]]) -> None:
-        """Add a split from the "image mask" lines of a list.
-
-        Raises:
-            FullconvError: neither file of a line exists.
-        """
+        """Add a split from the "image mask" lines of a list; raise a `FullconvError` if neither
+        file of a line exists."""
         pairs: dict[str, Pair] = {}
         for number, row in enumerate(rows, 1):
             image, mask = (resolve(path.parent, text) for text in row)
             if image is None and mask is None:
-                raise FullconvError(
-                    msg(
-                        "{path}, entry {number}: neither {image} nor {mask} exists, neither as "
-                        "written nor below {folder}.",
-                        path=path,
-                        number=number,
-                        image=row[0],
-                        mask=row[1],
-                        folder=path.parent,
-                    ),
-                    msg("remove the line from {name}, or copy the files", name=path.name),
+                values = {"image": row[0], "mask": row[1], "folder": path.parent}
+                message = msg(
+                    "{path}, entry {number}: neither {image} nor {mask} exists, neither as written "
+                    "nor below {folder}.",
+                    path=path,
+                    number=number,
+                    **values,
                 )
+                hint = msg("remove the line from {name}, or copy the files", name=path.name)
+                raise FullconvError(message, hint)
             if image is None or mask is None:
                 self.images += [image] if image else []
                 self.masks += [mask] if mask else []
@@ -172,10 +152,8 @@ class LayoutMatch:
 
 
 def resolve(root: Path, text: str) -> Path | None:
-    """Return the file that a list names, or None.
-
-    The path is looked up below the list's folder, then without its first parts
-    (/SegNet/CamVid/train/a.png -> train/a.png), also with the suffix .jpg or .png.
+    """Return the file that a list names, or None: below the list's folder, also without the first
+    parts of its path (/SegNet/CamVid/train/a.png -> train/a.png), or with the suffix .jpg or .png.
     """
     parts = PurePosixPath(text.replace("\\", "/")).parts
     for start in range(len(parts)):

@@ -64,29 +64,24 @@ def no_folder(root: Path) -> FullconvError:
     """Return the error for a path that is not a folder."""
     parent = next((path for path in root.parents if path.is_dir()), Path())
     names = [] if root.exists() else nearest_dataset_names(root)
+    values = {"root": root, "names": ", ".join(names), "example": _EXAMPLE}
     if root.exists():
         message = msg(
-            "{root} is a file; expected the folder of a dataset, for example\n{example}",
-            root=root,
-            example=_EXAMPLE,
+            "{root} is a file; expected the folder of a dataset, for example\n{example}", **values
         )
         return FullconvError(message, shell_command("fullconv", "check", parent))
     if names:
         message = msg(
             "there is no folder {root}, and no published dataset of that name (nearest: {names}); "
             "expected the folder of a dataset, for example\n{example}",
-            root=root,
-            names=", ".join(names),
-            example=_EXAMPLE,
+            **values,
         )
         command = shell_command("fullconv", "check", names[0])
-        return FullconvError(
-            message, msg("{command}   # downloads it if necessary", command=command)
-        )
+        hint = msg("{command}   # downloads it if necessary", command=command)
+        return FullconvError(message, hint)
     message = msg(
         "there is no folder {root}; expected the folder of a dataset, for example\n{example}",
-        root=root,
-        example=_EXAMPLE,
+        **values,
     )
     return FullconvError(message, shell_command("ls", parent))
 
@@ -95,36 +90,29 @@ def several_datasets(root: Path, folders: list[Path]) -> FullconvError:
     """Return the error for a folder with more than one dataset."""
     if (class_masks := refuse_class_masks(root)) is not None:
         return class_masks
-    return FullconvError(
-        msg(
-            "{root} contains {count} datasets: {folders}; expected one.",
-            root=root,
-            count=len(folders),
-            folders=truncated_list(folders, _LISTED),
-        ),
-        shell_command("fullconv", "check", folders[0]),
-    )
+    values = {"root": root, "count": len(folders), "folders": truncated_list(folders, _LISTED)}
+    message = msg("{root} contains {count} datasets: {folders}; expected one.", **values)
+    return FullconvError(message, shell_command("fullconv", "check", folders[0]))
 
 
 def no_pairs(root: Path, layout: str, match: LayoutMatch) -> FullconvError:
     """Return the error for a folder of a known layout in which no names agree."""
     if (class_masks := refuse_class_masks(root)) is not None:
         return class_masks
-    return FullconvError(
-        msg(
-            "{root} looks like the layout {layout!r} ({reason}), but no image has a mask: {images} "
-            "and {masks}, such as {examples}. A mask has the name of its image, or that name and "
-            "one of {endings}.",
-            root=root,
-            layout=layout,
-            reason=match.reason,
-            images=_count_images(len(match.images)),
-            masks=nmsg("{count} mask", "{count} masks", len(match.masks)),
-            examples=", ".join(path.name for path in (*match.images[:1], *match.masks[:1])),
-            endings=", ".join(MASK_ENDINGS),
-        ),
-        msg("rename the masks to the names of their images: images/a.jpg masks/a.png"),
+    message = msg(
+        "{root} looks like the layout {layout!r} ({reason}), but no image has a mask: {images} "
+        "and {masks}, such as {examples}. A mask has the name of its image, or that name and "
+        "one of {endings}.",
+        root=root,
+        layout=layout,
+        reason=match.reason,
+        images=nmsg("{count} image", "{count} images", len(match.images)),
+        masks=nmsg("{count} mask", "{count} masks", len(match.masks)),
+        examples=", ".join(path.name for path in (*match.images[:1], *match.masks[:1])),
+        endings=", ".join(MASK_ENDINGS),
     )
+    hint = msg("rename the masks to the names of their images: images/a.jpg masks/a.png")
+    return FullconvError(message, hint)
 
 
 def wrong_layout(root: Path, layout: str, settings_path: Path | None) -> FullconvError:
@@ -141,18 +129,14 @@ def wrong_layout(root: Path, layout: str, settings_path: Path | None) -> Fullcon
         content=_content(root),
     )
     if settings_path is not None:
+        line = 'layout = "folders"'
         return FullconvError(
             msg("{path}: {message}", path=settings_path, message=problem),
-            msg(
-                "{line}   # or remove this line: then the layout is recognized",
-                line='layout = "folders"',
-            ),
+            msg("{line}   # or remove this line: then the layout is recognized", line=line),
         )
     command = shell_command("fullconv", "check", root)
-    return FullconvError(
-        problem,
-        msg("{command}   # recognizes the layout, or reports what is missing", command=command),
-    )
+    hint = msg("{command}   # recognizes the layout, or reports what is missing", command=command)
+    return FullconvError(problem, hint)
 
 
 def unrecognized(root: Path, match_layout: _Match) -> FullconvError:
@@ -173,15 +157,13 @@ def _annotations(root: Path) -> FullconvError | None:
             return None
         file = outlines[0].relative_to(root)
         sign = msg("{file} has outlines in the format of Ultralytics", file=file)
-    return FullconvError(
-        msg(
-            "{root} contains annotations, not masks: {sign}. Convert them to masks in a new "
-            "folder.",
-            root=root,
-            sign=sign,
-        ),
-        shell_command("fullconv", "convert", root, unused_path(root, "_masks")),
+    message = msg(
+        "{root} contains annotations, not masks: {sign}. Convert them to masks in a new folder.",
+        root=root,
+        sign=sign,
     )
+    out = unused_path(root, "_masks")
+    return FullconvError(message, shell_command("fullconv", "convert", root, out))
 
 
 def _part_of_dataset(root: Path, match_layout: _Match) -> FullconvError | None:
@@ -196,27 +178,22 @@ def _part_of_dataset(root: Path, match_layout: _Match) -> FullconvError | None:
             if not images and not masks:
                 continue
             folder = parent if root.is_absolute() else Path(os.path.relpath(parent))
+            count = len(images or masks)
             if images:
-                content = nmsg(
-                    "{count} image and no masks", "{count} images and no masks", len(images)
-                )
+                content = nmsg("{count} image and no masks", "{count} images and no masks", count)
                 other = images[0].mask.parent
             else:
-                content = nmsg(
-                    "{count} mask and no images", "{count} masks and no images", len(masks)
-                )
+                content = nmsg("{count} mask and no images", "{count} masks and no images", count)
                 other = masks[0].image.parent
-            return FullconvError(
-                msg(
-                    "{root} contains {content}. It is a part of the dataset {dataset}, which has "
-                    "the others in {other}.",
-                    root=root,
-                    content=content,
-                    dataset=folder,
-                    other=other.relative_to(parent),
-                ),
-                shell_command("fullconv", "check", folder),
+            message = msg(
+                "{root} contains {content}. It is a part of the dataset {dataset}, which has the "
+                "others in {other}.",
+                root=root,
+                content=content,
+                dataset=folder,
+                other=other.relative_to(parent),
             )
+            return FullconvError(message, shell_command("fullconv", "check", folder))
     return None
 
 
@@ -230,85 +207,69 @@ def _without_masks(root: Path) -> FullconvError:
         level = [child for folder in level for child in folders_in(folder)]
     if not folders:
         return _without_images(root)
-    images: str = _count_images(sum(map(len, folders.values())))
+    images = nmsg("{count} image", "{count} images", sum(map(len, folders.values())))
     if set(folders) != {root}:
+        count = len(folders)
         images = nmsg(
-            "{images} in {count} folder",
-            "{images} in {count} folders",
-            count=len(folders),
-            images=images,
+            "{images} in {count} folder", "{images} in {count} folders", count, images=images
         )
 
     # Do the names in two folders agree?
     if (guess := _guess_folders(root, folders)) is not None:
         image_folder, mask_folder, agreeing = guess
-        return FullconvError(
-            nmsg(
-                "{root} contains {images} and no folder called {names} or similar. {masks} may be "
-                "the masks of {folder}: {count} file name agrees.",
-                "{root} contains {images} and no folder called {names} or similar. {masks} may be "
-                "the masks of {folder}: {count} file names agree.",
-                count=agreeing,
-                root=root,
-                images=images,
-                names=", ".join(MASK_FOLDERS[:3]),
-                masks=mask_folder,
-                folder=image_folder,
-            ),
-            join(
-                [
-                    msg("{where}:", where=where_to_paste(root)),
-                    f"images = {json.dumps(image_folder)}",
-                    f"masks = {json.dumps(mask_folder)}",
-                ]
-            ),
-        )
-
-    largest = max(folders, key=lambda folder: len(folders[folder]))
-    return FullconvError(
-        msg(
-            "{root} contains {images} and no masks. Searched for a folder called {names}, in it "
-            "and up to {levels} levels below.",
+        message = nmsg(
+            "{root} contains {images} and no folder called {names} or similar. {masks} may be the "
+            "masks of {folder}: {count} file name agrees.",
+            "{root} contains {images} and no folder called {names} or similar. {masks} may be the "
+            "masks of {folder}: {count} file names agree.",
+            agreeing,
             root=root,
             images=images,
-            names=", ".join(MASK_FOLDERS),
-            levels=_LEVELS_DOWN,
-        ),
-        msg(
-            "{command}   # and put a mask with the name of its image there for each image",
-            command=shell_command("mkdir", largest / "masks"),
-        ),
+            names=", ".join(MASK_FOLDERS[:3]),
+            masks=mask_folder,
+            folder=image_folder,
+        )
+        where = msg("{where}:", where=where_to_paste(root))
+        lines = f"images = {json.dumps(image_folder)}", f"masks = {json.dumps(mask_folder)}"
+        return FullconvError(message, join([where, *lines]))
+
+    message = msg(
+        "{root} contains {images} and no masks. Searched for a folder called {names}, in it and up "
+        "to {levels} levels below.",
+        root=root,
+        images=images,
+        names=", ".join(MASK_FOLDERS),
+        levels=_LEVELS_DOWN,
     )
+    largest = max(folders, key=lambda folder: len(folders[folder]))
+    hint = msg(
+        "{command}   # and put a mask with the name of its image there for each image",
+        command=shell_command("mkdir", largest / "masks"),
+    )
+    return FullconvError(message, hint)
 
 
 def _without_images(root: Path) -> FullconvError:
     walk = ((Path(folder), files) for folder, _, files in islice(os.walk(root), _MAX_WALKED))
     deep = next((folder for folder, files in walk if files and images_in(folder)), None)
+    values = {"root": root, "levels": _LEVELS_DOWN}
     if deep is not None:
-        return FullconvError(
-            msg(
-                "{root} contains no dataset. Searched it and {levels} levels below; the first "
-                "images are in {folder}. Expected a folder with images and their masks.",
-                root=root,
-                levels=_LEVELS_DOWN,
-                folder=deep,
-            ),
-            shell_command("fullconv", "check", deep.parent),
+        message = msg(
+            "{root} contains no dataset. Searched it and {levels} levels below; the first images "
+            "are in {folder}. Expected a folder with images and their masks.",
+            folder=deep,
+            **values,
         )
-    return FullconvError(
-        msg(
-            "{root} contains no images: found {content}. Searched it and {levels} levels below. "
-            "Expected a dataset, for example\n{example}",
-            root=root,
-            content=_content(root),
-            levels=_LEVELS_DOWN,
-            example=_EXAMPLE,
-        ),
-        msg(
-            "{command}   # for images and masks",
-            command=shell_command("mkdir", "-p", root / "images", root / "masks"),
-        ),
+        return FullconvError(message, shell_command("fullconv", "check", deep.parent))
+    message = msg(
+        "{root} contains no images: found {content}. Searched it and {levels} levels below. "
+        "Expected a dataset, for example\n{example}",
+        content=_content(root),
+        example=_EXAMPLE,
+        **values,
     )
+    command = shell_command("mkdir", "-p", root / "images", root / "masks")
+    return FullconvError(message, msg("{command}   # for images and masks", command=command))
 
 
 def _guess_folders(root: Path, folders: dict[Path, list[Path]]) -> tuple[str, str, int] | None:
@@ -362,10 +323,6 @@ def _likeness(pairs: list[Pair]) -> tuple[bool, bool, int, int, int]:
         fewer = fewer and colors[1] < colors[0]
     jpegs = sum(pair.image.suffix.lower() in (".jpg", ".jpeg") for pair in pairs)
     return True, fewer, len(pairs), jpegs, sum(pair.image.stat().st_size for pair in sample)
-
-
-def _count_images(count: int) -> str:
-    return nmsg("{count} image", "{count} images", count)
 
 
 def _content(root: Path) -> str:
