@@ -10,7 +10,14 @@ from collections.abc import Callable, Iterator
 
 from fullconv.core.i18n import join, msg, nmsg
 from fullconv.data.check.finding import Finding, Level
-from fullconv.data.check.rules_balance import extreme_sizes, imbalance, mostly_ignored, single_class
+from fullconv.data.check.rules_balance import (
+    extreme_sizes,
+    identical_masks,
+    imbalance,
+    mostly_ignored,
+    one_class_only,
+    single_class,
+)
 from fullconv.data.check.rules_duplicates import duplicates, misaligned
 from fullconv.data.check.rules_values import absent_classes, all_ignored, values_without_class
 from fullconv.data.check.scan import DatasetScan
@@ -163,6 +170,8 @@ _RULES: tuple[Callable[[DatasetScan], Iterator[Finding]], ...] = (
     values_without_class,
     absent_classes,
     all_ignored,
+    one_class_only,
+    identical_masks,
     duplicates,
     misaligned,
     mostly_ignored,

@@ -16,6 +16,7 @@ _MAX_SHARE = 0.95  # of the labeled pixels, for one class
 _MIN_SHARE = 0.0002  # classes below it are seldom learned
 _SMALL = 32  # pixels of the shorter side: one cell at the coarsest output stride
 _LARGE = 4096  # pixels of the longer side: a crop of 513 pixels sees less than 1/60 of the image
+_MIN_IDENTICAL = 3  # images with the same mask
 
 
 def mostly_ignored(scan: DatasetScan) -> Iterator[Finding]:
@@ -65,6 +66,49 @@ def imbalance(scan: DatasetScan) -> Iterator[Finding]:
             "help more"
         )
         yield Finding("note", "imbalance", join(sentences, " "), (), fix)
+
+
+def one_class_only(scan: DatasetScan) -> Iterator[Finding]:
+    """Report masks in which every labeled pixel has the same class."""
+    labels = scan.dataset.labels
+    splits = (
+        {"train": scan.class_pixels["train"]} if "train" in scan.class_pixels else scan.class_pixels
+    )
+    counts = [sum(column) for column in zip(*splits.values(), strict=True)]
+    present = [k for k, count in enumerate(counts) if count]
+    if isinstance(labels, UndeterminedLabels) or scan.unknown_pixels or len(present) != 1:
+        return
+    message = msg(
+        "every labeled pixel of {splits} has the class {name!r}: there is nothing to tell apart.",
+        splits=", ".join(splits),
+        name=labels.names[present[0]],
+    )
+    fix = msg("look at the masks with an image viewer, and export them again with all classes")
+    yield Finding(
+        "error", "one-class", message, scan.names(s.pair.mask for s, _ in scan.masks), fix
+    )
+
+
+def identical_masks(scan: DatasetScan) -> Iterator[Finding]:
+    """Report masks that are the same for all images: a field of view or a template, not labels."""
+    hashes = {pair_scan.mask_hash for pair_scan, _ in scan.masks}
+    images = {pair_scan.image_hash for pair_scan, _ in scan.masks}
+    if len(hashes) == 1 and len(images) >= _MIN_IDENTICAL:
+        message = msg(
+            "all {count} masks are the same file, byte for byte, but the images differ.",
+            count=len(scan.masks),
+        )
+        fix = msg(
+            "look for the folder with the labels, and name it: {key} in dataset.toml",
+            key='masks = "FOLDER"',
+        )
+        yield Finding(
+            "warning",
+            "identical-masks",
+            message,
+            scan.names(s.pair.mask for s, _ in scan.masks),
+            fix,
+        )
 
 
 def single_class(scan: DatasetScan) -> Iterator[Finding]:

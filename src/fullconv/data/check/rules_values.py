@@ -21,8 +21,11 @@ from fullconv.data.layouts.class_table import UNDETERMINED, UndeterminedLabels
 from fullconv.data.layouts.mask_value_kinds import (
     is_black_and_white,
     is_blurred,
+    is_nearly_black_and_white,
+    kinds_disagree,
     nominal_colors,
     otsu_threshold,
+    proposed_gray_names,
 )
 from fullconv.data.layouts.paths import repair_command, where_to_paste
 
@@ -37,6 +40,8 @@ def values_without_class(scan: DatasetScan) -> Iterator[Finding]:
     fix: str
     if is_black_and_white(scan.values) and not declared_255:
         yield _black_and_white(scan)
+    elif not declared_255 and _kinds_disagree(scan):
+        yield _two_kinds(scan)
     elif not scan.unknown_pixels or scan.unknown_in <= lossy:
         return
     elif is_blurred(scan.values):
@@ -61,6 +66,8 @@ def values_without_class(scan: DatasetScan) -> Iterator[Finding]:
         yield Finding("error", "soft-mask", message, scan.names(scan.gray_in), fix)
     elif any(isinstance(value, tuple) for value in scan.unknown):
         yield _unknown_colors(scan)
+    elif isinstance(scan.dataset.labels, UndeterminedLabels) and len(scan.values) <= _MAX_PASTED:
+        yield _gray_levels(scan)
     else:
         values = sorted(scan.unknown, key=str)[:_MAX_PASTED]
         files = scan.names(scan.unknown_in)
@@ -83,6 +90,59 @@ def _black_and_white(scan: DatasetScan) -> Finding:
     lines += map_table({255: names[1]})
     fix = _paste(scan, msg("if 255 is the class {name!r}", name=names[1]), lines)
     return Finding("error", "black-and-white", message, scan.names(scan.with_255), fix)
+
+
+def _kinds_disagree(scan: DatasetScan) -> bool:
+    kinds = {kind: len(paths) for kind, paths in scan.white_kinds.items()}
+    return kinds_disagree(kinds) and not is_nearly_black_and_white(scan.values)
+
+
+def _two_kinds(scan: DatasetScan) -> Finding:
+    """Report masks in which 255 seems to be a class, beside masks with ids."""
+    white, with_ids = scan.white_kinds["white"], scan.white_kinds["ids"]
+    ids = sorted(value for value in scan.values if value not in (0, 255))
+    message = msg(
+        "{white} of {total} masks contain only 0 and 255, {others} contain ids: {ids}. 255 usually "
+        "means ignore: then nothing but class 0 would be learned from the first.",
+        white=len(white),
+        total=len(scan.masks),
+        others=len(with_ids),
+        ids=truncated_list([format_value(value) for value in ids]),
+    )
+    labels = scan.dataset.labels
+    if len(ids) == 1:
+        names = labels.proposed if isinstance(labels, UndeterminedLabels) else labels.names
+        values = dict.fromkeys([*ids, 255], names[1] if len(names) == 2 else "object")
+        explanation = msg("if 255 means the same as {ids}", ids=", ".join(map(str, ids)))
+        listed = UNDETERMINED.proposed if len(names) != 2 else names
+        lines = f"classes = {json.dumps(list(listed))}\n\n{map_table(values)}"
+    else:
+        explanation, lines = _IGNORE_OR_CLASS, map_table({255: IGNORE})
+    fix = _paste(scan, explanation, lines)
+    return Finding("error", "black-and-white", message, scan.names(white), fix)
+
+
+def _gray_levels(scan: DatasetScan) -> Finding:
+    """Report numbers far apart, which are no class ids."""
+    values: list[Any] = sorted(scan.values)
+    message = msg(
+        "the masks contain {values}: these are gray levels, not the class ids 0, 1, 2 ..., and no "
+        "class table tells what they mean.",
+        values=truncated_list([format_value(value) for value in values]),
+    )
+    names = proposed_gray_names(values)
+    if is_nearly_black_and_white(values):
+        near = [value for value in values if value not in (0, 255)]
+        stray = nmsg(
+            "{values} is just below 255: a stray value, or blur.",
+            "{values} are just below 255: stray values, or blur.",
+            len(near),
+            values=truncated_list([format_value(value) for value in near]),
+        )
+        message = join([message, stray], " ")
+    lines = f"classes = {json.dumps(list(dict.fromkeys(names.values())))}\n\n{map_table(names)}"
+    fix = _paste(scan, msg("with real names instead of these, or ignore"), lines)
+    return Finding("error", "gray-levels", message, scan.names(scan.unknown_in), fix)
 
 
 def _unknown_colors(scan: DatasetScan) -> Finding:

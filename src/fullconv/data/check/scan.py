@@ -40,6 +40,7 @@ from fullconv.data.io.masks import MaskHistogram, content_key, mask_pixels, read
 from fullconv.data.io.scan_cache import ScanCache
 from fullconv.data.layouts.dataset import Dataset
 from fullconv.data.layouts.file_names import Pair
+from fullconv.data.layouts.mask_value_kinds import white_kind
 
 _CACHE_VERSION = 4  # of the cached scans
 _MAX_VALUES = 1 << 18  # distinct values that are counted in all masks together
@@ -100,6 +101,7 @@ class DatasetScan:
         self.truncated = False  # the rarest of very many values are missing in both counters
         self.gray_in: list[Path] = []  # masks with grays between black and white without a class
         self.with_255: list[Path] = []  # masks that contain the value 255
+        self.white_kinds: dict[str, list[Path]] = {}  # see `white_kind` -> masks
         self.colors_255 = True  # 255 is a channel of a color in all of these
         # Split -> pixels of each class, and ignored pixels.
         self.class_pixels = {split: [0] * len(dataset.labels) for split in dataset.splits}
@@ -131,6 +133,7 @@ class DatasetScan:
             self.gray_in.append(path)
         self.truncated |= mask.more > 0 or _truncate(self.values)
         _truncate(self.unknown)
+        self.white_kinds.setdefault(white_kind(counts), []).append(path)
         if 255 in counts:
             self.with_255.append(path)
             self.colors_255 = self.colors_255 and mask.are_colors(labels)

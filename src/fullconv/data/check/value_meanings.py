@@ -17,8 +17,10 @@ from fullconv.data.layouts.class_table import UndeterminedLabels
 from fullconv.data.layouts.mask_value_kinds import (
     is_black_and_white,
     is_blurred,
+    kinds_disagree,
     nominal_colors,
     otsu_threshold,
+    proposed_gray_names,
 )
 
 _MAX_ROWS = 24
@@ -114,7 +116,9 @@ def _proposed_names(scan: DatasetScan, labels: UndeterminedLabels) -> dict[Value
         as_colors = {v: v if isinstance(v, tuple) else (v, v, v) for v in values}
         return {v: f"class {ids[color]}" for v, color in as_colors.items() if color in ids}
     if not (is_black_and_white(values) or is_blurred(values)):
-        return {}
+        kinds = {kind: len(paths) for kind, paths in scan.white_kinds.items()}
+        listable = len(values) <= LIST_LIMIT and not kinds_disagree(kinds)
+        return proposed_gray_names(values) if listable else {}  # type: ignore[arg-type]
     threshold = otsu_threshold(values)
     black, white = labels.proposed
     return {v: white if v > threshold else black for v in values}  # type: ignore[operator]

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from fullconv.core.errors import FullconvError
@@ -28,7 +29,13 @@ from fullconv.data.layouts.class_table_files import (
     read_yaml,
     table_from_pairs,
 )
-from fullconv.data.layouts.mask_value_kinds import is_black_and_white, is_blurred
+from fullconv.data.layouts.mask_value_kinds import (
+    has_gaps,
+    is_black_and_white,
+    is_blurred,
+    kinds_disagree,
+    white_kind,
+)
 from fullconv.data.layouts.settings_file import SETTINGS_NAME, Settings
 
 _TEXT_FILES = ("classes.txt", "class_names.txt", "labelmap.txt")
@@ -66,6 +73,12 @@ class MaskValues(NamedTuple):
 
     counts: Counter[Any]  # value -> pixels
     lossy: bool  # whether any mask is in a lossy format
+    kinds: Mapping[str, int] = MappingProxyType({})  # see `white_kind` -> masks
+
+    @property
+    def disagree(self) -> bool:
+        """Whether 255 seems to be a class in some masks, and other masks have ids."""
+        return kinds_disagree(self.kinds)
 
 
 class LabelSource(NamedTuple):
@@ -123,8 +136,8 @@ def infer_labels(values: MaskValues, notes: list[str]) -> Labels:
     """Return "class 0" ... for the ids in the masks; `UNDETERMINED` if the values are no ids."""
     counts = values.counts
     colored = any(isinstance(value, tuple) for value in counts)
-    odd = colored or values.lossy or is_black_and_white(counts) or is_blurred(counts)
-    if odd or not counts:
+    white = is_black_and_white(counts) or is_blurred(counts) or values.disagree
+    if colored or values.lossy or white or has_gaps(counts) or not counts:
         notes.append(msg("no class table, and the mask values are no class ids: name the classes"))
         return UNDETERMINED
     ignore = 65535 if max(counts) > 255 else 255
@@ -191,7 +204,8 @@ def _fit_names(names: list[str], mapped: bool, values: MaskValues) -> Labels | N
     # A single name is the class that is not background.
     if len(names) == 1 and names[0].lower() != "background":
         names = ["background", *names]
-    if not mapped and (values.lossy or is_black_and_white(counts) or is_blurred(counts)):
+    white = is_black_and_white(counts) or is_blurred(counts) or values.disagree
+    if not mapped and (values.lossy or white):
         return replace(UNDETERMINED, proposed=tuple(names)) if len(names) == 2 else None
     fits = mapped or set(counts) <= {*range(len(names)), 255, 65535}
     return table_from_pairs(list(enumerate(names))) if fits else None
@@ -231,6 +245,7 @@ def _with_settings(settings: Settings, base: Labels | None, path: Path) -> Label
             values[color] = class_id
             if class_id != ignore:
                 colors[class_id] = color
+        colored = set(settings.get("colors", {}))
         for key, name in settings.get("map", {}).items():
             if not key.startswith("#") and not key.isdecimal():
                 raise FullconvError(
@@ -238,7 +253,11 @@ def _with_settings(settings: Settings, base: Labels | None, path: Path) -> Label
                     msg("{number}, or {color}", number='255 = "road"', color='"#804080" = "road"'),
                 )
             value = int(key) if key.isdecimal() else parse_color(key)
-            values[value] = _class_id(labels, name)
+            values[value] = class_id = _class_id(labels, name)
+            # The color of a class in the masks is its color everywhere, unless [colors] has one.
+            if isinstance(value, tuple) and class_id != ignore and name not in colored:
+                colors[class_id] = value
+                colored.add(name)
         strict = base is not None and base.strict_values
         labels = Labels(names, tuple(colors), ignore, values, strict_values=strict)
         masks.mask_dtype(labels)  # refuses an ignore index that no mask can hold
@@ -264,6 +283,7 @@ def _class_id(labels: Labels, name: Any) -> int:
 
 def _count_mask_values(mask_paths: Iterable[Path]) -> MaskValues:
     counts: Counter[Any] = Counter()
+    kinds: Counter[str] = Counter()
     lossy = False
 
     def count(path: Path) -> masks.MaskHistogram | None:
@@ -281,5 +301,6 @@ def _count_mask_values(mask_paths: Iterable[Path]) -> MaskValues:
     with ScanCache() as scan_cache, ThreadPoolExecutor() as pool:
         for histogram in filter(None, pool.map(count, mask_paths)):
             counts.update(histogram.counts)
+            kinds[white_kind(histogram.counts)] += 1
             lossy = lossy or histogram.lossy
-    return MaskValues(counts, lossy)
+    return MaskValues(counts, lossy, kinds)
