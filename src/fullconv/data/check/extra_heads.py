@@ -43,7 +43,9 @@ def add_extra_heads(
         splits = {}
         for split, pairs in dataset.splits.items():
             usable = [pair for pair in pairs if (split, pair.name) in masks]
-            splits[split] = tuple(replace(p, masks=(*p.masks, masks[split, p.name])) for p in usable)
+            splits[split] = tuple(
+                replace(p, masks=(*p.masks, masks[split, p.name])) for p in usable
+            )
         dataset = replace(dataset, splits=splits, heads=(*dataset.heads, (name, head.labels)))
         reports.append(head_report)
     return dataset, reports

@@ -155,18 +155,8 @@ def _lossy(scan: DatasetScan) -> Iterator[Finding]:
 
 
 _RULES: tuple[Callable[[DatasetScan], Iterator[Finding]], ...] = (
-    _unreadable,
-    _empty_split,
-    _unpaired,
-    _sizes,
-    _lossy,
-    values_without_class,
-    absent_classes,
-    all_ignored,
-    duplicates,
-    misaligned,
-    mostly_ignored,
-    imbalance,
-    single_class,
-    extreme_sizes,
-)
+    _unreadable, _empty_split, _unpaired, _sizes, _lossy,
+    values_without_class, absent_classes, all_ignored,
+    duplicates, misaligned,
+    mostly_ignored, imbalance, single_class, extreme_sizes,
+)  # fmt: skip
