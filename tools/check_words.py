@@ -57,7 +57,6 @@ BAD_START = re.compile(r"(Of|What|Whether|As|How|Where) ")
 # File -> the words that it needs: data formats have them.
 ALLOWED = {
     "src/fullconv/core/metric_names.py": {"picture", "pictures"},  # keys of version 0.1
-    "src/fullconv/data/check/training_overlap.py": {"pictures"},  # a key of version 0.1
     "src/fullconv/data/layouts/pairing.py": {"pictures"},  # a name of folders with images
     "src/fullconv/inference/manifest.py": {"picture"},  # a key of version 0.1
     "src/fullconv/inference/video.py": {"labelled"},  # a key of `fullconv predict --json`

@@ -253,7 +253,8 @@ def test_yaml(tmp_path: Path, text: str, names: dict[int, str], mapping: Any) ->
     table = read_yaml(tmp_path)
     assert table is not None
     assert (table.names, table.path, table.mapping) == (names, tmp_path / "any.yml", mapping)
-    assert table.all_names == [names.get(k, "class 1") for k in range(max(names) + 1)]
+    all_names = tuple(names.get(k, "class 1") for k in range(max(names) + 1))
+    assert read(tmp_path).labels.names == all_names
 
 
 @pytest.mark.parametrize(

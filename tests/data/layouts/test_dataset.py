@@ -11,7 +11,7 @@ from trees import IDS, TREES
 
 from fullconv.core.errors import FullconvError
 from fullconv.data.io.masks import read_mask
-from fullconv.data.layouts.class_table import CAMVID, UNDETERMINED, VOC
+from fullconv.data.layouts.class_table import CAMVID, VOC
 from fullconv.data.layouts.dataset import LAYOUTS, Dataset, load_dataset, match_layout
 
 LISTS = "ImageSets/Segmentation"
@@ -212,11 +212,6 @@ def test_camvid_by_folders_and_by_lists_with_the_paths_of_another_machine(tmp_pa
     assert [path.name for path in data.unpaired_masks] == ["c.png"]
 
 
-def test_black_and_white_masks_are_not_guessed(tmp_path: Path) -> None:
-    data = load_dataset(write(tmp_path, "images/a.jpg masks/a.png", ((0, 255), (0, 0))))
-    assert (data.labels, data.named) == (UNDETERMINED, False)
-
-
 PAIR = "images/a.jpg masks/a.png"
 # fmt: off
 ERRORS = [
@@ -256,5 +251,7 @@ def test_errors(
 def test_pairs_of_a_split_that_does_not_exist(tmp_path: Path) -> None:
     data = load_dataset(write(tmp_path, "images/{a,b}.jpg masks/{a,b}.png"))
     assert (data.held_out, len(data.pairs_of("val"))) == ("val", 1)
-    with pytest.raises(FullconvError, match="no images for the split 'test'; it has train, val"):
+    message = "no images for the split 'test'; it has train, val"
+    with pytest.raises(FullconvError, match=message) as caught:
         data.pairs_of("test")
+    assert caught.value.hint == "--split val"

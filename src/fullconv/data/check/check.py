@@ -194,6 +194,13 @@ def check(
             scan.add(pair_scan)
             if progress is not None:
                 progress(done, len(jobs))
+
+    # The fingerprint: of the class table, the splits and the files.
+    labels = dataset.labels
+    values = sorted([str(value), class_id] for value, class_id in labels.values.items())
+    table = labels.to_dict() | {"values": values, "closed": labels.strict_values}
+    rows = sorted([s.split, s.pair.name, s.image_hash, s.mask_hash] for s in scan.scans)
+    text = json.dumps([table, sorted(dataset.splits), rows], sort_keys=True)
     return CheckReport(
         dataset,
         apply_rules(scan),
@@ -202,7 +209,7 @@ def check(
         Counter(s.image_size for s in scan.scans if s.image_size is not None),
         *_channel_statistics(scan.scans),
         meanings(scan),
-        _fingerprint(dataset, scan.scans),
+        hashlib.sha256(text.encode()).hexdigest(),
         {(s.split, s.pair.name): (s.image_hash, s.mask_hash) for s in scan.scans},
         scan.mask_class_pixels,
         scan.values,
@@ -224,17 +231,6 @@ def _channel_statistics(scans: list[PairScan]) -> tuple[tuple[float, ...], tuple
         mean.append(m / 255)
         std.append(max(0.0, s - m * m) ** 0.5 / 255)
     return tuple(mean), tuple(std)
-
-
-def _fingerprint(dataset: Dataset, scans: list[PairScan]) -> str:
-    labels = dataset.labels
-    table = labels.to_dict() | {
-        "values": sorted([str(value), class_id] for value, class_id in labels.values.items()),
-        "closed": labels.strict_values,
-    }
-    rows = sorted([scan.split, scan.pair.name, scan.image_hash, scan.mask_hash] for scan in scans)
-    text = json.dumps([table, sorted(dataset.splits), rows], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _summary(report: CheckReport) -> Message:

@@ -42,8 +42,10 @@ def add_extra_heads(
         masks = {(s, pair.name): pair.mask for s, pairs in head.splits.items() for pair in pairs}
         splits = {}
         for split, pairs in dataset.splits.items():
-            kept = [pair for pair in pairs if (split, pair.name) in masks]
-            splits[split] = tuple(replace(p, masks=(*p.masks, masks[split, p.name])) for p in kept)
+            usable = [pair for pair in pairs if (split, pair.name) in masks]
+            splits[split] = tuple(
+                replace(p, masks=(*p.masks, masks[split, p.name])) for p in usable
+            )
         dataset = replace(dataset, splits=splits, heads=(*dataset.heads, (name, head.labels)))
         reports.append(head_report)
     return dataset, reports

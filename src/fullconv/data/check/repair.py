@@ -197,12 +197,9 @@ def _write(
                     progress(count, len(jobs))
         if not written.total():
             reason = next(iter(left_out.values()), msg("it has no pairs."))
-            raise FullconvError(
-                msg(
-                    "nothing in {root} can be repaired: {reason}", root=dataset.root, reason=reason
-                ),
-                shell_command("fullconv", "check", dataset.root),
-            )
+            values = {"root": dataset.root, "reason": reason}
+            message = msg("nothing in {root} can be repaired: {reason}", **values)
+            raise FullconvError(message, shell_command("fullconv", "check", dataset.root))
         write_settings(out, plan.labels)
     unpaired = (*dataset.unpaired_images, *dataset.unpaired_masks)
     no_partner = msg("it has no partner")
@@ -281,10 +278,8 @@ def _dark_and_bright(root: Path, labels: Labels) -> tuple[int, int]:
             "{count} classes white is.",
             len(labels),
         )
-        lines = f'[map]\n255 = "{labels.names[-1]}"'
-        raise FullconvError(
-            message, msg("{where}:\n{lines}", where=where_to_paste(root), lines=lines)
-        )
+        where, lines = where_to_paste(root), f'[map]\n255 = "{labels.names[-1]}"'
+        raise FullconvError(message, msg("{where}:\n{lines}", where=where, lines=lines))
     return dark, bright
 
 

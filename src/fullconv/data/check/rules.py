@@ -162,20 +162,8 @@ def _lossy(scan: DatasetScan) -> Iterator[Finding]:
 
 
 _RULES: tuple[Callable[[DatasetScan], Iterator[Finding]], ...] = (
-    _unreadable,
-    _empty_split,
-    _unpaired,
-    _sizes,
-    _lossy,
-    values_without_class,
-    absent_classes,
-    all_ignored,
-    one_class_only,
-    identical_masks,
-    duplicates,
-    misaligned,
-    mostly_ignored,
-    imbalance,
-    single_class,
-    extreme_sizes,
-)
+    _unreadable, _empty_split, _unpaired, _sizes, _lossy,
+    values_without_class, absent_classes, all_ignored, one_class_only, identical_masks,
+    duplicates, misaligned,
+    mostly_ignored, imbalance, single_class, extreme_sizes,
+)  # fmt: skip

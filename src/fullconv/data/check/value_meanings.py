@@ -66,15 +66,13 @@ def meanings(scan: DatasetScan) -> tuple[Meaning, ...]:
         return ()
     rows = []
     for value, count in common:
-        class_id = labels.class_of(value)
-        color = value if isinstance(value, tuple) else None
-        if class_id is None or value in scan.unknown:
-            rows.append(Meaning(value, color, count / total, ""))
-        elif class_id == labels.ignore_index:
-            rows.append(Meaning(value, color, count / total, IGNORE))
-        else:
-            name, color = labels.names[class_id], labels.colors[class_id]
-            rows.append(Meaning(value, color, count / total, name))
+        class_id = None if value in scan.unknown else labels.class_of(value)
+        color, name = value if isinstance(value, tuple) else None, ""
+        if class_id == labels.ignore_index:
+            name = IGNORE
+        elif class_id is not None:
+            color, name = labels.colors[class_id], labels.names[class_id]
+        rows.append(Meaning(value, color, count / total, name))
     return tuple(rows)
 
 

@@ -25,9 +25,7 @@ def tool_of(table: Any) -> str | None:
     keys = ("images", "annotations", "categories")
     if isinstance(table, dict) and all(isinstance(table.get(key), list) for key in keys):
         return "coco"
-    tasks = table if isinstance(table, list) else [table]
-    is_label_studio = any(isinstance(task, dict) and task_form(task) for task in tasks)
-    return "label-studio" if is_label_studio else None
+    return "label-studio" if is_label_studio(table) else None
 
 
 def tool_of_file(path: Path) -> str | None:
@@ -48,6 +46,12 @@ def tool_of_file(path: Path) -> str | None:
 def is_labelme(table: Any) -> bool:
     """Return True if JSON content is from labelme."""
     return isinstance(table, dict) and isinstance(table.get("shapes"), list)
+
+
+def is_label_studio(table: Any) -> bool:
+    """Return True if JSON content has tasks of Label Studio, in a supported form."""
+    entries = table if isinstance(table, list) else [table]
+    return any(isinstance(entry, dict) and task_form(entry) for entry in entries)
 
 
 def task_form(entry: Table) -> str:

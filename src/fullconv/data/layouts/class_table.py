@@ -216,7 +216,7 @@ def _from_yaml(root: Path) -> tuple[Labels | None, str]:
     if table is None:
         return None, ""
     source = msg("class names from {file}", file=table.path.name)
-    names = tuple(table.all_names)
+    names = tuple(table.names.get(k, f"class {k}") for k in range(max(table.names) + 1))
     if not table.mapping:
         return table_from_pairs(list(enumerate(names))), source
     ignore = 255 if len(names) <= 255 else 65535

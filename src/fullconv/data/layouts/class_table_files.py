@@ -102,11 +102,6 @@ class YamlTable:
     names: dict[int, str]  # class id -> name
     mapping: dict[int, int | None]  # value in a mask file -> class id, or None if it is ignored
 
-    @property
-    def all_names(self) -> list[str]:
-        """The names in the order of their ids; a missing one is "class 3"."""
-        return [self.names.get(key, f"class {key}") for key in range(max(self.names) + 1)]
-
 
 def read_yaml(root: Path) -> YamlTable | None:
     """Return the names in data.yaml, dataset.yaml, or the first other YAML file with a key `names`;

@@ -26,7 +26,7 @@ from fullconv.core.labels import Labels
 from fullconv.core.text import nearest
 from fullconv.data.download.download import resolve_dataset
 from fullconv.data.io.extra_channels import ExtraInput
-from fullconv.data.layouts import published
+from fullconv.data.layouts import published, unrecognized
 from fullconv.data.layouts.class_table import read_labels
 from fullconv.data.layouts.file_names import Pair
 from fullconv.data.layouts.folders import match_folders
@@ -112,9 +112,7 @@ def load_dataset(root: str | Path, *, layout: str | None = None) -> Dataset:
     if root.name == SETTINGS_NAME and root.is_file():
         root = root.parent
     if not root.is_dir():
-        from fullconv.data.layouts.unrecognized import no_folder
-
-        raise no_folder(root)
+        raise unrecognized.no_folder(root)
     settings = read_settings(root)
     demanded = layout or settings.get("layout")
     settings_path = root / SETTINGS_NAME if demanded and not layout else None
@@ -130,9 +128,7 @@ def load_dataset(root: str | Path, *, layout: str | None = None) -> Dataset:
     # Find the pairs; make a validation split if there is none.
     folder, name, match = _recognize(root, demanded, settings_path)
     if not any(match.splits.values()):
-        from fullconv.data.layouts.unrecognized import no_pairs
-
-        raise no_pairs(folder, name, match)
+        raise unrecognized.no_pairs(folder, name, match)
     if "val" not in match.splits and len(match.splits.get("train", [])) > 1:
         _make_val(match)
     splits: dict[str, tuple[Pair, ...]] = {}
@@ -173,15 +169,11 @@ def _recognize(
         if len(hits) == 1:
             return hits[0]
         if hits:
-            from fullconv.data.layouts.unrecognized import several_datasets
-
-            raise several_datasets(root, [folder for folder, _, _ in hits])
+            raise unrecognized.several_datasets(root, [folder for folder, _, _ in hits])
         level = [child for folder in level for child in folders_in(folder)]
-    from fullconv.data.layouts.unrecognized import unrecognized, wrong_layout
-
     if layout:
-        raise wrong_layout(root, layout, settings_path)
-    raise unrecognized(root, match_layout)
+        raise unrecognized.wrong_layout(root, layout, settings_path)
+    raise unrecognized.unrecognized(root, match_layout)
 
 
 def _make_val(match: LayoutMatch) -> None:
