@@ -22,8 +22,6 @@ TOOLS = ("labelme", "coco", "label-studio", "ultralytics")
 
 @dataclass
 class _Files:
-    """The annotation files below a folder."""
-
     labelme: Annotations
     tables: dict[str, list[tuple[Path, Any]]]  # tool -> its other JSON files
     ultralytics: list[Path]

@@ -6,8 +6,6 @@
 
 Larger outlines are painted first, as Ultralytics does to train semantic segmentation, or all in the
 order of the file. Pixels outside all outlines are background, also for an empty file.
-
-Shapes: H, W image.
 """
 
 from __future__ import annotations
@@ -114,7 +112,6 @@ def _find_image(path: Path, images_of: dict[Path, dict[str, list[Path]]]) -> Pat
 
 
 def _shapes(path: Path, names: dict[int, str], size: Size) -> list[Shape]:
-    """Read the outlines in a file, for an image of (H, W) pixels."""
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:

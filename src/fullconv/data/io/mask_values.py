@@ -2,8 +2,6 @@
 
 Masks are processed in bands of rows: the wide numbers that counting and look-up need would take
 many times the memory of a large mask.
-
-Shapes: H, W mask.
 """
 
 from __future__ import annotations

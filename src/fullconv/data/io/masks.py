@@ -4,8 +4,6 @@ A *value* is what a file stores: an integer (palette index, gray level or 16-bit
 sample, never a displayed brightness) or an RGB color. A *class id* is what `Labels` assigns to it.
 Palette files are never converted to gray, which would turn the ids 0, 1, 2 into the brightness of
 their colors. Nothing is guessed: a value without a class is an error.
-
-Shapes: H, W image · K classes.
 """
 
 from __future__ import annotations
