@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.i18n import Message, msg, nmsg
+from fullconv.core.i18n import msg, nmsg
 from fullconv.core.text import shell_command, truncated_list
 from fullconv.data.annotations import coco, labelme, labelstudio, ultralytics
 from fullconv.data.annotations.shapes import Annotations
@@ -79,15 +79,6 @@ def read_annotations(root: Path, source: Path, *, tool: str | None, order: str) 
         annotations.problems[:0] = files.not_json
     annotations.others = files.others
     return annotations
-
-
-def expected_files() -> Message:
-    """Return what files of each tool look like, for messages."""
-    return msg(
-        "A labelme file has the key shapes, a COCO file has images, annotations and categories, a "
-        "Label Studio file is a list of tasks with data and annotations, and Ultralytics has "
-        "labels/*.txt next to images/."
-    )
 
 
 def read_json(path: Path) -> Any:

@@ -279,11 +279,11 @@ def _bitmask(text: Any, size: Size) -> RunLengths:
     with open_image(io.BytesIO(content), "bitmask") as image:
         alpha = np.asarray(image.convert("RGBA"))[..., 3]
     if alpha.shape != size:
-        values = {"width": alpha.shape[1], "height": alpha.shape[0]}
         message = msg(
             "a bitmask of {width} x {height} pixels, but the image has {image_width} x "
             "{image_height} (width x height).",
-            **values,
+            width=alpha.shape[1],
+            height=alpha.shape[0],
             image_width=size[1],
             image_height=size[0],
         )

@@ -50,13 +50,13 @@ def refuse_large(size: tuple[int, int], kind: str, name: str, *, share: float = 
     limit = share * (Image.MAX_IMAGE_PIXELS or float("inf"))
     pixels = size[0] * size[1]
     if pixels > limit:
-        values = {"height": size[0], "width": size[1]}
         message = msg(
             "the header of {kind} {name} claims {height} x {width} pixels (height x width), "
             "{millions:.0f} million; at most {limit:.0f} million are read.",
             kind=kind_name(kind),
             name=name,
-            **values,
+            height=size[0],
+            width=size[1],
             millions=pixels / 1e6,
             limit=limit / 1e6,
         )

@@ -65,13 +65,13 @@ def value_counts(values: Ids, name: str = "the mask") -> tuple[NDArray[Any], NDA
         weights = np.concatenate((counts, lengths))
         counts = np.bincount(inverse, weights=weights).astype(np.int64)
         if len(present) > _MAX_VALUES:
-            span = {"low": int(present[0]), "high": int(present[-1])}
             message = msg(
                 "mask {name} has more than {limit} different values, from {low} to {high}; "
                 "expected class ids.",
                 name=name,
                 limit=_MAX_VALUES,
-                **span,
+                low=int(present[0]),
+                high=int(present[-1]),
             )
             hint = msg("save the class ids as 8-bit PNG; heights and distances are not masks")
             raise FullconvError(message, hint)

@@ -46,13 +46,11 @@ def read_npy(source: str | Path | IO[bytes], name: str, kind: str) -> NDArray[An
     try:
         with no_warnings:
             version = npy_format.read_magic(file)
-            # Version 3 differs from 2 only in the names of fields, which no mask has.
-            if version == (1, 0):
-                shape, fortran, dtype = npy_format.read_array_header_1_0(file)
-            elif version in ((2, 0), (3, 0)):
-                shape, fortran, dtype = npy_format.read_array_header_2_0(file)
-            else:
+            if version not in ((1, 0), (2, 0), (3, 0)):
                 raise DamagedError(msg("its format version {version} is unknown", version=version))
+            # Version 3 differs from 2 only in the names of fields, which no mask has.
+            read_1, read_2 = npy_format.read_array_header_1_0, npy_format.read_array_header_2_0
+            shape, fortran, dtype = read_1(file) if version == (1, 0) else read_2(file)
         if min(shape, default=0) < 0:
             raise DamagedError(msg("its shape is negative"))
         if len(shape) >= 2:
