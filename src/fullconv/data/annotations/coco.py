@@ -80,13 +80,11 @@ def read_file(
     order: str,
     find: ImageFinder,
 ) -> tuple[bool, int]:
-    """Add all images of one file to `annotations`.
+    """Add all images of one file, and return whether the shapes are ordered by area, and the number
+    of crowd regions.
 
     An `order` of "auto" is "file" if the file was made from labelme, whose order has a meaning,
     else "area".
-
-    Returns:
-        Whether the shapes are ordered by area, and the number of crowd regions.
     """
     categories = _categories(path, table)
     if order == "auto":  # labelme's own script writes this class, and keeps the order of drawing

@@ -30,17 +30,12 @@ class _Files:
 
 
 def read_annotations(root: Path, source: Path, *, tool: str | None, order: str) -> Annotations:
-    """Read all annotations in the folder `root`, or in the single file `source`.
+    """Read all annotations of one tool in the folder `root`, or in the single file `source`.
 
-    Args:
-        tool: read only files of this tool.
-        order: for COCO and Ultralytics: see `coco.read_file`.
-
-    Returns:
-        Annotations of one tool; the tool is "" if there are none.
+    Without annotations the tool of the result is "". `order` is described in `coco.read_file`.
 
     Raises:
-        FullconvError: there are files of several tools.
+        FullconvError: `tool` is None, and there are files of several tools.
     """
     files = _read_files(root, source, tool)
     # Describe the tools whose files exist.

@@ -31,11 +31,8 @@ def bands(values: NDArray[Any]) -> Iterator[slice]:
 
 
 def value_counts(values: Ids, name: str = "the mask") -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Return the values of a mask in ascending order, and how many pixels have each.
-
-    Args:
-        values: as `masks.read_values` returns them; colors are counted as `pack`ed.
-        name: name of the file in messages.
+    """Return the values of a mask (colors as `pack`ed) in ascending order, and how many pixels have
+    each. Messages contain the name of the file.
 
     Raises:
         FullconvError: there are too many different integers for class ids.
