@@ -152,7 +152,8 @@ def _variables(content: bytes, *, only: str | None = None) -> Iterator[_Matrix]:
         matrices = _variables_version_4(memoryview(content))
         yield from (matrix for matrix in matrices if only in (None, matrix.name))
         return
-    data, order, start = memoryview(content)[128:], "<" if content[126:127] == b"I" else ">", 0
+    order = "<" if content[126:128] == b"IM" else ">"
+    data, start = memoryview(content)[128:], 0
     while start < len(data):
         kind, part, start = _element(data, start, order)
         if kind == _COMPRESSED:
