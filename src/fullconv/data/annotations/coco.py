@@ -158,7 +158,7 @@ def _shapes(
 ) -> tuple[Shape, ...]:
     ranked = []
     for entry in entries:
-        with in_place(msg("annotation {id!r}", id=entry.get("id"))):
+        try:
             parts = _parts(entry.get("segmentation"), left_out)
             category = _key(entry.get("category_id"))
             if category not in categories:
@@ -169,6 +169,9 @@ def _shapes(
                     **values,
                 )
                 raise FullconvError(message, f'"categories": {{"id": {category!r}, "name": "..."}}')
+        except FullconvError:  # there may be a million entries: name the place of errors only
+            with in_place(msg("annotation {id!r}", id=entry.get("id"))):
+                raise
         if parts:
             shape = Shape(categories[category], parts)
             ranked.append((not entry.get("iscrowd"), -shape.area, shape))

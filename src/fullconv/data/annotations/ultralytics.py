@@ -119,9 +119,12 @@ def _shapes(path: Path, names: dict[int, str], size: Size) -> list[Shape]:
         raise FullconvError(message, _EXAMPLE) from error
     shapes = []
     for number, line in enumerate(lines, 1):
-        with in_place(msg("{path}, line {number}", path=path, number=number)):
-            if line.strip():
+        if line.strip():
+            try:
                 shapes.append(_shape(line.split(), names, size))
+            except FullconvError:
+                with in_place(msg("{path}, line {number}", path=path, number=number)):
+                    raise
     return shapes
 
 
