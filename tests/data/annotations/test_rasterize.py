@@ -105,8 +105,8 @@ def test_rectangles_and_rings() -> None:
     np.testing.assert_array_equal(filled(quarter), filled(rectangle(4, 2, 7, 8)))
     cosine, sine = np.cos(np.pi / 6), np.sin(np.pi / 6)
     corners = rotated_rectangle(5, 1, 5, 10, 30).points[[0, 1, 3]]
-    wanted = [[5, 1], [5 + 5 * cosine, 1 + 5 * sine], [5 - 10 * sine, 1 + 10 * cosine]]
-    np.testing.assert_allclose(corners, wanted)
+    expected = [[5, 1], [5 + 5 * cosine, 1 + 5 * sine], [5 - 10 * sine, 1 + 10 * cosine]]
+    np.testing.assert_allclose(corners, expected)
     # An outline that encircles a part twice has a hole there.
     ring = [(0, 0), (9, 0), (9, 9), (0, 9), (0, 0), (3, 3), (6, 3), (6, 6), (3, 6), (3, 3)]
     mask = filled(Polygon(np.array(ring, np.float64)))
@@ -195,8 +195,8 @@ def test_run_lengths_give_the_mask_back(mask: np.ndarray) -> None:
         runs = read_run_lengths({"size": list(mask.shape), "counts": form})
         np.testing.assert_array_equal(filled(runs, mask.shape), mask)
         assert runs.area == mask.sum()
-    again = encode_run_lengths(mask)
-    assert (again.counts.tolist(), again.size) == (counts, mask.shape)
+    runs = encode_run_lengths(mask)
+    assert (runs.counts.tolist(), runs.size) == (counts, mask.shape)
 
 
 @settings(max_examples=200)

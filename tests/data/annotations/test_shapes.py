@@ -124,9 +124,8 @@ def test_files_of_one_tool_are_read(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(COCO))
     (tmp_path / "b.json").write_text('[{"data": {}, "annotations": []}]')
     (tmp_path / "c.json").write_text('{"other": 1}')
-    with pytest.raises(
-        FullconvError, match=r"2 tools: coco \(.*a\.json\), label-studio \("
-    ) as caught:
+    message = r"2 tools: coco \(.*a\.json\), label-studio \("
+    with pytest.raises(FullconvError, match=message) as caught:
         read(tmp_path)
     assert caught.value.hint.endswith("OUT --layout coco   # or --layout label-studio")
     for tool in ("coco", "label-studio", "labelme", "ultralytics"):

@@ -29,18 +29,15 @@ def test_values_are_kept_until_the_next_time(folder: Path) -> None:
         assert cache.get("a") == 7
 
 
-@pytest.mark.parametrize("trouble", ["damaged", "file in the way", "folder in the way"])
-def test_without_a_usable_file_nothing_is_cached(folder: Path, trouble: str) -> None:
-    if trouble == "file in the way":
+@pytest.mark.parametrize("in_the_way", ["file", "folder"])
+def test_without_a_usable_file_nothing_is_cached(folder: Path, in_the_way: str) -> None:
+    if in_the_way == "file":
         folder.write_text("")
-    elif trouble == "folder in the way":
-        (folder / "scans.sqlite").mkdir(parents=True)
     else:
-        folder.mkdir()
-        (folder / "scans.sqlite").write_bytes(b"no database" * 1000)
-    for value in (None, 1 if trouble == "damaged" else None):
+        (folder / "scans.sqlite").mkdir(parents=True)
+    for _ in range(2):
         with ScanCache() as cache:
-            assert cache.get("a") == value
+            assert cache.get("a") is None
             cache.put("a", 1)
 
 

@@ -4,8 +4,6 @@ They are a bit stream: the number of words (32 bits), bits per word - 1 (5), fou
 (4 each), then chunks. A chunk is one bit (1: all words are equal), two bits that select a size, the
 number of words - 1 in that many bits, then one word or all of them. The words are red, green, blue
 and alpha of every pixel.
-
-Shapes: H, W image.
 """
 
 from __future__ import annotations

@@ -57,20 +57,18 @@ def gather(
             by_area = by_area or is_by_area
             crowds += crowds_in_file
     annotations.notes.append(overlap_note(by_area))
-    if crowds and by_area:
+    note = nmsg(
+        "{count} crowd region is painted as its class",
+        "{count} crowd regions are painted as their class",
+        count=crowds,
+    )
+    if by_area:
         note = nmsg(
             "{count} crowd region is painted as its class, below all other shapes",
             "{count} crowd regions are painted as their class, below all other shapes",
             count=crowds,
         )
-        annotations.notes.append(note)
-    elif crowds:
-        note = nmsg(
-            "{count} crowd region is painted as its class",
-            "{count} crowd regions are painted as their class",
-            count=crowds,
-        )
-        annotations.notes.append(note)
+    annotations.notes += [note] if crowds else []
     return annotations
 
 
@@ -82,13 +80,11 @@ def read_file(
     order: str,
     find: ImageFinder,
 ) -> tuple[bool, int]:
-    """Add all images of one file to `annotations`.
+    """Add all images of one file, and return whether the shapes are ordered by area, and the number
+    of crowd regions.
 
     An `order` of "auto" is "file" if the file was made from labelme, whose order has a meaning,
     else "area".
-
-    Returns:
-        Whether the shapes are ordered by area, and the number of crowd regions.
     """
     categories = _categories(path, table)
     if order == "auto":  # labelme's own script writes this class, and keeps the order of drawing
@@ -160,20 +156,22 @@ def _annotated_image(
 def _shapes(
     entries: list[dict[str, Any]], categories: dict[int, str], order: str, left_out: Counter[str]
 ) -> tuple[Shape, ...]:
-    """Return the shapes of an image, the lowest first."""
     ranked = []
     for entry in entries:
-        with in_place(msg("annotation {id!r}", id=entry.get("id"))):
+        try:
             parts = _parts(entry.get("segmentation"), left_out)
             category = _key(entry.get("category_id"))
             if category not in categories:
                 known = [f"{key} {name}" for key, name in categories.items()]
+                values = {"category": category, "categories": truncated_list(known, 20)}
                 message = msg(
                     "category_id {category!r} is not in the table; expected one of {categories}.",
-                    category=category,
-                    categories=truncated_list(known, 20),
+                    **values,
                 )
                 raise FullconvError(message, f'"categories": {{"id": {category!r}, "name": "..."}}')
+        except FullconvError:  # there may be a million entries: name the place of errors only
+            with in_place(msg("annotation {id!r}", id=entry.get("id"))):
+                raise
         if parts:
             shape = Shape(categories[category], parts)
             ranked.append((not entry.get("iscrowd"), -shape.area, shape))

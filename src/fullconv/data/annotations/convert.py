@@ -293,7 +293,13 @@ def _not_convertible(source: Path, annotations: Annotations) -> FullconvError:
 
 def _expected(annotations: Annotations) -> list[str]:
     """Return sentences on the files that are expected, and those that exist."""
-    sentences: list[str] = [detect.expected_files()]
+    sentences: list[str] = [
+        msg(
+            "A labelme file has the key shapes, a COCO file has images, annotations and "
+            "categories, a Label Studio file is a list of tasks with data and annotations, and "
+            "Ultralytics has labels/*.txt next to images/."
+        )
+    ]
     if annotations.others:
         files = truncated_list(annotations.others, 5)
         sentences.append(msg("Found {files}.", files=files))

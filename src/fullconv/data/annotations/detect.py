@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.i18n import Message, msg, nmsg
+from fullconv.core.i18n import msg, nmsg
 from fullconv.core.text import shell_command, truncated_list
 from fullconv.data.annotations import coco, labelme, labelstudio, ultralytics
 from fullconv.data.annotations.shapes import Annotations
@@ -23,8 +23,6 @@ TOOLS = ("labelme", "coco", "label-studio", "ultralytics", CLASS_MASKS)
 
 @dataclass
 class _Files:
-    """The annotation files below a folder."""
-
     labelme: Annotations
     tables: dict[str, list[tuple[Path, Any]]]  # tool -> its other JSON files
     ultralytics: list[Path]
@@ -33,17 +31,12 @@ class _Files:
 
 
 def read_annotations(root: Path, source: Path, *, tool: str | None, order: str) -> Annotations:
-    """Read all annotations in the folder `root`, or in the single file `source`.
+    """Read all annotations of one tool in the folder `root`, or in the single file `source`.
 
-    Args:
-        tool: read only files of this tool.
-        order: for COCO and Ultralytics: see `coco.read_file`.
-
-    Returns:
-        Annotations of one tool; the tool is "" if there are none.
+    Without annotations the tool of the result is "". `order` is described in `coco.read_file`.
 
     Raises:
-        FullconvError: there are files of several tools.
+        FullconvError: `tool` is None, and there are files of several tools.
     """
     files = _read_files(root, source, tool)
     # Describe the tools whose files exist.
@@ -82,15 +75,6 @@ def read_annotations(root: Path, source: Path, *, tool: str | None, order: str) 
         annotations.problems[:0] = files.not_json
     annotations.others = files.others
     return annotations
-
-
-def expected_files() -> Message:
-    """Return what files of each tool look like, for messages."""
-    return msg(
-        "A labelme file has the key shapes, a COCO file has images, annotations and categories, a "
-        "Label Studio file is a list of tasks with data and annotations, and Ultralytics has "
-        "labels/*.txt next to images/."
-    )
 
 
 def read_json(path: Path) -> Any:

@@ -59,7 +59,6 @@ class ImageFinder:
         raise FullconvError(message, shell_command("cp", f"/path/to/{file_names[0]}", path.parent))
 
     def _search(self, name: str, parent: Path) -> set[Path]:
-        """Return the images of a name below the root, and in the folders of `parent`."""
         if self._below_root is None:
             files = self.root.resolve().rglob("*")
             self._below_root = _by_name(p for p in files if p.suffix.lower() in IMAGE_SUFFIXES)

@@ -82,11 +82,11 @@ def gather(root: Path, annotations: Annotations) -> Annotations:
             lines = path.read_text("utf-8-sig", errors="replace").splitlines()
             class_lists[path.resolve()] = [class_name(line) for line in lines if line.strip()]
     if len(class_lists) > 1:
+        paths = truncated_list(sorted(class_lists))
+        values = {"root": root, "count": len(class_lists), "paths": paths}
         message = msg(
             "{root} contains {count} projects with different class lists: {paths}; expected one.",
-            root=root,
-            count=len(class_lists),
-            paths=truncated_list(sorted(class_lists)),
+            **values,
         )
         hint = shell_command("fullconv", "convert", min(class_lists).parent, "OUT")
         raise FullconvError(message, hint)
@@ -120,7 +120,6 @@ def image_bytes(table: dict[str, Any]) -> bytes:
 
 
 def _part(entry: dict[str, Any], left_out: Counter[str]) -> Part | None:
-    """Return the area of a shape, or None if it has none."""
     kind = entry.get("shape_type")
     if kind not in (*_SHAPE_TYPES, None):
         kinds = ", ".join(_SHAPE_TYPES)

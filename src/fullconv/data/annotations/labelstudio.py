@@ -3,8 +3,6 @@ polygons, rectangles and ellipses; also JSON-MIN, older exports, and one file pe
 
 Later regions are painted over earlier ones. Coordinates are in percent of the image's width and
 height. Entries without an area (key points, choices, relations) are left out.
-
-Shapes: H, W image.
 """
 
 from __future__ import annotations
@@ -194,9 +192,9 @@ def _regions(annotation: Table, size: Size, image: Path, left_out: Counter[str])
     regions = [e for _, e in numbered(results, msg("result")) if e.get("type") in _WITH_AREA]
     images = sorted({str(entry["to_name"]) for entry in regions if entry.get("to_name")})
     if len(images) > 1 or any(entry.get("item_index") for entry in regions):
+        names = ", ".join(images)
         message = msg(
-            "regions on several images ({images}); expected one image per task.",
-            images=", ".join(images),
+            "regions on several images ({images}); expected one image per task.", images=names
         )
         raise FullconvError(message, msg("import each image as a separate task"))
     for entry in regions:
@@ -217,7 +215,6 @@ def _regions(annotation: Table, size: Size, image: Path, left_out: Counter[str])
 
 
 def _shapes(regions: list[Table], size: Size, left_out: Counter[str]) -> tuple[Shape, ...]:
-    """Return regions as shapes, the lowest first."""
     # If labels and tools are separate in the interface, each region is there twice.
     labeled = {str(entry.get("id")) for entry in regions if _labels(entry)}
     shapes = []
@@ -248,7 +245,6 @@ def _labels(entry: Table) -> list[Any]:
 
 
 def _part(value: Table, size: Size, left_out: Counter[str]) -> Part | None:
-    """Return the area of a region, or None if it has none."""
     if "rle" in value:
         return read_brush(value["rle"], size)
     if "imageDataURL" in value:
@@ -260,16 +256,15 @@ def _part(value: Table, size: Size, left_out: Counter[str]) -> Part | None:
             message = msg("its points are not a list of [x, y] in percent.")
             raise FullconvError(message, EXPORT_AGAIN)
         return polygon(points * (width, height) / 100, left_out)
+    # A rectangle or an ellipse: a position, two lengths and a rotation.
     is_ellipse = "radiusX" in value
-    keys = ("x", "y", *(("radiusX", "radiusY") if is_ellipse else ("width", "height")))
+    keys = ("x", "y", "radiusX", "radiusY") if is_ellipse else ("x", "y", "width", "height")
     numbers: list[Any] = [value.get(key) for key in keys]
     rotation = value.get("rotation") or 0
-    if not all(is_coordinate(number) for number in (*numbers, rotation)) or min(numbers[2:]) < 0:
+    if not all(map(is_coordinate, (*numbers, rotation))) or min(numbers[2:]) < 0:
         pairs = [*zip(keys, numbers, strict=True), ("rotation", rotation)]
-        message = msg(
-            "its {values}; expected numbers, in percent and degrees.",
-            values=", ".join(f"{key} {number!r}" for key, number in pairs),
-        )
+        values = ", ".join(f"{key} {number!r}" for key, number in pairs)
+        message = msg("its {values}; expected numbers, in percent and degrees.", values=values)
         raise FullconvError(message, EXPORT_AGAIN)
     x, y, right, down = np.array(numbers, np.float64) * (width, height, width, height) / 100
     return (Ellipse if is_ellipse else rotated_rectangle)(x, y, right, down, rotation)
@@ -284,11 +279,11 @@ def _bitmask(text: Any, size: Size) -> RunLengths:
     with open_image(io.BytesIO(content), "bitmask") as image:
         alpha = np.asarray(image.convert("RGBA"))[..., 3]
     if alpha.shape != size:
-        values = {"width": alpha.shape[1], "height": alpha.shape[0]}
         message = msg(
             "a bitmask of {width} x {height} pixels, but the image has {image_width} x "
             "{image_height} (width x height).",
-            **values,
+            width=alpha.shape[1],
+            height=alpha.shape[0],
             image_width=size[1],
             image_height=size[0],
         )

@@ -204,12 +204,7 @@ def is_coordinate(number: Any) -> bool:
 
 
 def read_run_lengths(table: Any) -> RunLengths:
-    """Read {"size": [H, W], "counts": [...] or "..."}, as COCO stores them.
-
-    >>> runs = read_run_lengths({"size": [2, 3], "counts": [1, 3, 2]})
-    >>> runs.pixels((2, 3))[2].astype(int).tolist()
-    [[0, 1, 0], [1, 1, 0]]
-    """
+    """Read {"size": [H, W], "counts": [...] or "..."}, as COCO stores them."""
     size, counts = table.get("size"), table.get("counts")
     if not (isinstance(size, list) and len(size) == 2 and all(map(_is_count, size))):
         message = msg("run lengths with the size {size!r}; expected [height, width].", size=size)
@@ -230,11 +225,7 @@ def read_run_lengths(table: Any) -> RunLengths:
 
 
 def encode_run_lengths(mask: NDArray[np.bool_]) -> RunLengths:
-    """Return the run lengths of a mask (H, W).
-
-    >>> encode_run_lengths(np.array([[0, 1, 0], [1, 1, 0]], bool)).counts.tolist()
-    [1, 3, 2]
-    """
+    """Return the run lengths of a mask (H, W)."""
     flat = mask.T.ravel()
     edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     starts = [0, 0] if flat[:1].any() else [0]  # the first run is of zeros
@@ -247,9 +238,6 @@ def decompress(text: str) -> list[int]:
 
     Each character holds 5 bits of a number and whether more follow; from the fourth number on,
     the number is a difference to the one two before.
-
-    >>> decompress("11T1")
-    [1, 1, 36]
     """
     points = text.encode("utf-32-le", "surrogatepass")  # JSON may hold half of a surrogate pair
     codes = np.frombuffer(points, np.uint32).astype(np.int64) - 48

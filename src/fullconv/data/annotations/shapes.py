@@ -2,8 +2,6 @@
 
 A `Shape` is a class and the parts of one object. An `AnnotatedImage` is an image and its shapes,
 the lowest first. Each shape is painted over those before it; the rest is background, class 0.
-
-Shapes: H, W image.
 """
 
 from __future__ import annotations

@@ -6,8 +6,6 @@
 
 Larger outlines are painted first, as Ultralytics does to train semantic segmentation, or all in the
 order of the file. Pixels outside all outlines are background, also for an empty file.
-
-Shapes: H, W image.
 """
 
 from __future__ import annotations
@@ -114,7 +112,6 @@ def _find_image(path: Path, images_of: dict[Path, dict[str, list[Path]]]) -> Pat
 
 
 def _shapes(path: Path, names: dict[int, str], size: Size) -> list[Shape]:
-    """Read the outlines in a file, for an image of (H, W) pixels."""
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
@@ -122,9 +119,12 @@ def _shapes(path: Path, names: dict[int, str], size: Size) -> list[Shape]:
         raise FullconvError(message, _EXAMPLE) from error
     shapes = []
     for number, line in enumerate(lines, 1):
-        with in_place(msg("{path}, line {number}", path=path, number=number)):
-            if line.strip():
+        if line.strip():
+            try:
                 shapes.append(_shape(line.split(), names, size))
+            except FullconvError:
+                with in_place(msg("{path}, line {number}", path=path, number=number)):
+                    raise
     return shapes
 
 

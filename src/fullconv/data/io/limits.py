@@ -2,8 +2,6 @@
 
 The header of a damaged file can claim any size, so it is checked before memory is allocated.
 Warnings of libraries are silenced: we report ourselves what is wrong with a file.
-
-Shapes: H, W image.
 """
 
 from __future__ import annotations
@@ -52,13 +50,13 @@ def refuse_large(size: tuple[int, int], kind: str, name: str, *, share: float = 
     limit = share * (Image.MAX_IMAGE_PIXELS or float("inf"))
     pixels = size[0] * size[1]
     if pixels > limit:
-        values = {"height": size[0], "width": size[1]}
         message = msg(
             "the header of {kind} {name} claims {height} x {width} pixels (height x width), "
             "{millions:.0f} million; at most {limit:.0f} million are read.",
             kind=kind_name(kind),
             name=name,
-            **values,
+            height=size[0],
+            width=size[1],
             millions=pixels / 1e6,
             limit=limit / 1e6,
         )
@@ -87,8 +85,11 @@ def allow_large_images() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = before
 
 
-def read_content(path: Path, kind: str = "image") -> bytes:
-    """Return the bytes of a file; at most 1 GiB, more than an image or a mask needs."""
+def read_content(source: str | Path | IO[bytes], kind: str = "image") -> bytes:
+    """Return the bytes of an open file, or of a path; at most 1 GiB, more than any mask needs."""
+    if not isinstance(source, str | Path):
+        return source.read()
+    path = Path(source)
     with _reading(path, kind):
         size = path.stat().st_size
         if size <= _MAX_BYTES:
@@ -96,13 +97,6 @@ def read_content(path: Path, kind: str = "image") -> bytes:
     values = {"kind": kind_name(kind), "path": path, "size": size / 1e9, "limit": _MAX_BYTES / 1e9}
     message = msg("{kind} {path} has {size:.1f} GB; files up to {limit:.1f} GB are read.", **values)
     raise FullconvError(message, msg("cut it into tiles"))
-
-
-def read_source(source: str | Path | IO[bytes], kind: str) -> bytes:
-    """Return the bytes of a path, as `read_content` does, or of an open file."""
-    if isinstance(source, str | Path):
-        return read_content(Path(source), kind)
-    return source.read()
 
 
 def read_or_map(path: Path, kind: str) -> bytes | mmap.mmap:
@@ -116,7 +110,6 @@ def read_or_map(path: Path, kind: str) -> bytes | mmap.mmap:
 
 @contextmanager
 def _reading(path: Path, kind: str) -> Iterator[None]:
-    """Convert an `OSError` inside the block to a `FullconvError`."""
     try:
         yield
     except FileNotFoundError as error:

@@ -2,8 +2,6 @@
 
 Masks are processed in bands of rows: the wide numbers that counting and look-up need would take
 many times the memory of a large mask.
-
-Shapes: H, W mask.
 """
 
 from __future__ import annotations
@@ -33,11 +31,8 @@ def bands(values: NDArray[Any]) -> Iterator[slice]:
 
 
 def value_counts(values: Ids, name: str = "the mask") -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Return the values of a mask in ascending order, and how many pixels have each.
-
-    Args:
-        values: as `masks.read_values` returns them; colors are counted as `pack`ed.
-        name: name of the file in messages.
+    """Return the values of a mask (colors as `pack`ed) in ascending order, and how many pixels have
+    each. Messages contain the name of the file.
 
     Raises:
         FullconvError: there are too many different integers for class ids.
@@ -67,13 +62,13 @@ def value_counts(values: Ids, name: str = "the mask") -> tuple[NDArray[Any], NDA
         weights = np.concatenate((counts, lengths))
         counts = np.bincount(inverse, weights=weights).astype(np.int64)
         if len(present) > _MAX_VALUES:
-            span = {"low": int(present[0]), "high": int(present[-1])}
             message = msg(
                 "mask {name} has more than {limit} different values, from {low} to {high}; "
                 "expected class ids.",
                 name=name,
                 limit=_MAX_VALUES,
-                **span,
+                low=int(present[0]),
+                high=int(present[-1]),
             )
             hint = msg("save the class ids as 8-bit PNG; heights and distances are not masks")
             raise FullconvError(message, hint)

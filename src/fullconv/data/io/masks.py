@@ -4,8 +4,6 @@ A *value* is what a file stores: an integer (palette index, gray level or 16-bit
 sample, never a displayed brightness) or an RGB color. A *class id* is what `Labels` assigns to it.
 Palette files are never converted to gray, which would turn the ids 0, 1, 2 into the brightness of
 their colors. Nothing is guessed: a value without a class is an error.
-
-Shapes: H, W image · K classes.
 """
 
 from __future__ import annotations
@@ -148,20 +146,19 @@ def mask_image(ids: NDArray[Any], labels: Labels, name: str) -> Image.Image:
     """Return (H, W) class ids as a palette image in the colors of `labels`; above 255 classes as
     16-bit gray. Messages contain the name of the file."""
     if ids.ndim != 2 or ids.dtype.kind not in "ui" or ids.size == 0:
+        values = {"shape": ids.shape, "dtype": ids.dtype}
         message = msg(
-            "a mask of shape {shape} and type {dtype}; expected (H, W) whole numbers.",
-            shape=ids.shape,
-            dtype=ids.dtype,
+            "a mask of shape {shape} and type {dtype}; expected (H, W) whole numbers.", **values
         )
         raise FullconvError(message, 'np.asarray(ids).squeeze().astype("uint8")')
     dtype = mask_dtype(labels)
     invalid = np.unique(ids[((ids < 0) | (ids >= len(labels))) & (ids != labels.ignore_index)])
     if invalid.size:
-        values = {"ids": invalid[:_MAX_LISTED].tolist(), "name": name}
         message = msg(
             "ids {ids} cannot be written to {name}: there are {count} classes (0..{last}), and "
             "{ignore_index} is for ignored pixels.",
-            **values,
+            ids=invalid[:_MAX_LISTED].tolist(),
+            name=name,
             count=len(labels),
             last=len(labels) - 1,
             ignore_index=labels.ignore_index,
@@ -232,11 +229,11 @@ def mask_dtype(labels: Labels) -> type[np.uint8] | type[np.uint16]:
     """Return the dtype of a mask: uint8, or uint16 if a class id or the ignored id exceeds 255."""
     top = max(len(labels) - 1, labels.ignore_index)
     if labels.ignore_index < 0 or top > 65535:
+        values = {"ignore_index": labels.ignore_index, "count": len(labels)}
         message = msg(
             "ignore_index {ignore_index} with {count} classes does not fit a mask, which holds "
             "whole numbers from 0 to 65535.",
-            ignore_index=labels.ignore_index,
-            count=len(labels),
+            **values,
         )
         raise FullconvError(message, f"ignore_index = {255 if len(labels) <= 255 else 65535}")
     return np.uint8 if top <= 255 else np.uint16

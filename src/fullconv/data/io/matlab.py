@@ -7,8 +7,6 @@ bytes that exist and skips variables that are not labels without unpacking them.
 Versions 5 to 7: 128 bytes, then elements. An element is a type, a size and its bytes; a matrix is
 an element of elements (flags, shape, name, numbers); cells and structs contain matrices.
 Version 4: matrices one after another, each with a header of 20 bytes, a name and numbers.
-
-Shapes: H, W image.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ from numpy.typing import NDArray
 from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import msg
 from fullconv.data.io.array_errors import DAMAGED, DamagedError, not_a_mask, reason_of, truncated
-from fullconv.data.io.limits import read_source, refuse_large
+from fullconv.data.io.limits import read_content, refuse_large
 
 _LABEL_VARIABLES = ("LabelMap", "S", "segmentation", "labels", "mask", "label")
 
@@ -124,7 +122,7 @@ def read_mat_class_names(path: Path) -> list[str]:
 @contextmanager
 def _open_mat(source: str | Path | IO[bytes], name: str) -> Iterator[bytes]:
     """Read the content of a file; errors of damaged files inside the block name the file."""
-    content = read_source(source, "mask")
+    content = read_content(source, "mask")
     if content[:19] == b"MATLAB 7.3 MAT-file" or content[512:520] == b"\x89HDF\r\n\x1a\n":
         message = msg(
             "mask {name} is a MATLAB file of version 7.3 (HDF5); expected version 5 to 7.",
@@ -154,7 +152,8 @@ def _variables(content: bytes, *, only: str | None = None) -> Iterator[_Matrix]:
         matrices = _variables_version_4(memoryview(content))
         yield from (matrix for matrix in matrices if only in (None, matrix.name))
         return
-    data, order, start = memoryview(content)[128:], "<" if content[126:127] == b"I" else ">", 0
+    order = "<" if content[126:128] == b"IM" else ">"
+    data, start = memoryview(content)[128:], 0
     while start < len(data):
         kind, part, start = _element(data, start, order)
         if kind == _COMPRESSED:

@@ -1,8 +1,6 @@
 """Read NumPy files (.npy): masks and extra inputs.
 
 The header is checked against the size of the file, and the numbers are not copied.
-
-Shapes: H, W image.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ from numpy.typing import NDArray
 from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import msg
 from fullconv.data.io.array_errors import DAMAGED, DamagedError, not_a_mask, reason_of, truncated
-from fullconv.data.io.limits import kind_name, no_warnings, read_or_map, read_source, refuse_large
+from fullconv.data.io.limits import kind_name, no_warnings, read_content, read_or_map, refuse_large
 
 _HEADER = 1 << 16  # bytes at the start that hold any header that NumPy accepts
 
@@ -43,18 +41,16 @@ def read_npy(source: str | Path | IO[bytes], name: str, kind: str) -> NDArray[An
     if kind == "input" and isinstance(source, str | Path):
         content = read_or_map(Path(source), kind)
     else:
-        content = read_source(source, kind)
+        content = read_content(source, kind)
     file = io.BytesIO(content[:_HEADER])
     try:
         with no_warnings:
             version = npy_format.read_magic(file)
-            # Version 3 differs from 2 only in the names of fields, which no mask has.
-            if version == (1, 0):
-                shape, fortran, dtype = npy_format.read_array_header_1_0(file)
-            elif version in ((2, 0), (3, 0)):
-                shape, fortran, dtype = npy_format.read_array_header_2_0(file)
-            else:
+            if version not in ((1, 0), (2, 0), (3, 0)):
                 raise DamagedError(msg("its format version {version} is unknown", version=version))
+            # Version 3 differs from 2 only in the names of fields, which no mask has.
+            read_1, read_2 = npy_format.read_array_header_1_0, npy_format.read_array_header_2_0
+            shape, fortran, dtype = read_1(file) if version == (1, 0) else read_2(file)
         if min(shape, default=0) < 0:
             raise DamagedError(msg("its shape is negative"))
         if len(shape) >= 2:

@@ -1,8 +1,6 @@
 """Read videos of any length frame by frame, with PyAV.
 
 PyAV is an optional package (`pip install av`) and is imported inside the functions.
-
-Shapes: H, W frame, upright.
 """
 
 from __future__ import annotations
