@@ -55,6 +55,7 @@ from fullconv.data.layouts.file_names import Pair
 from fullconv.data.layouts.mask_value_kinds import (
     is_black_and_white,
     is_blurred,
+    is_nearly_black_and_white,
     nominal_colors,
     otsu_threshold,
 )
@@ -71,6 +72,7 @@ _Skipped: TypeAlias = dict[tuple[str, str], str]  # split and image -> why it is
 _Progress: TypeAlias = Callable[[int, int], None]
 
 _SPLIT_ORDER = ("test", "val", "train")  # an image in several splits stays in the first one
+_UNDECIDED = ("gray-levels", "mixed-white", "one-class")  # rules
 _MAX_LISTED = 20
 _CHUNK = 1 << 14  # colors that are compared at once
 _EXPORT_AGAIN = msg("export the mask again as PNG, at the size of its image")
@@ -243,10 +245,17 @@ def _make_plan(report: CheckReport) -> _Plan:
     # Masks in black and white, perhaps blurred or compressed.
     grays: Mapping[Any, int] = values
     compressed = report.lossy and max(grays, default=0) > 200
-    if is_black_and_white(grays) or is_blurred(grays) or compressed:
+    white = is_black_and_white(grays) or is_blurred(grays) or is_nearly_black_and_white(grays)
+    if white or compressed:
         dark, bright = _dark_and_bright(report.dataset.root, labels)
         new = Labels(labels.proposed) if isinstance(labels, UndeterminedLabels) else _plain(labels)
         return _Plan("threshold", new, otsu_threshold(grays), dark, bright)
+
+    # What the values mean is for the user to decide.
+    for finding in report.errors:
+        if finding.rule in _UNDECIDED:
+            message = msg("{message} A repair cannot decide this.", message=finding.message)
+            raise FullconvError(message, finding.fix)
 
     # Masks of ids; gaps between made-up names are closed.
     used = list(range(len(labels)))

@@ -69,7 +69,7 @@ def imbalance(scan: DatasetScan) -> Iterator[Finding]:
 
 
 def one_class_only(scan: DatasetScan) -> Iterator[Finding]:
-    """Report masks in which every labeled pixel has the same class."""
+    """Report training masks in which every labeled pixel has the same class."""
     labels = scan.dataset.labels
     splits = (
         {"train": scan.class_pixels["train"]} if "train" in scan.class_pixels else scan.class_pixels
@@ -79,8 +79,7 @@ def one_class_only(scan: DatasetScan) -> Iterator[Finding]:
     if isinstance(labels, UndeterminedLabels) or scan.unknown_pixels or len(present) != 1:
         return
     message = msg(
-        "every labeled pixel of {splits} has the class {name!r}: there is nothing to tell apart.",
-        splits=", ".join(splits),
+        "every labeled pixel of train has the class {name!r}: there is nothing to tell apart.",
         name=labels.names[present[0]],
     )
     fix = msg("look at the masks with an image viewer, and export them again with all classes")
@@ -90,10 +89,11 @@ def one_class_only(scan: DatasetScan) -> Iterator[Finding]:
 
 
 def identical_masks(scan: DatasetScan) -> Iterator[Finding]:
-    """Report masks that are the same for all images: a field of view or a template, not labels."""
+    """Report black and white masks that are the same for all images: a field of view, no labels."""
     hashes = {pair_scan.mask_hash for pair_scan, _ in scan.masks}
     images = {pair_scan.image_hash for pair_scan, _ in scan.masks}
-    if len(hashes) == 1 and len(images) >= _MIN_IDENTICAL:
+    values = max((mask.values for _, mask in scan.masks), default=0)
+    if len(hashes) == 1 and len(images) >= _MIN_IDENTICAL and values == 2:
         message = msg(
             "all {count} masks are the same file, byte for byte, but the images differ.",
             count=len(scan.masks),

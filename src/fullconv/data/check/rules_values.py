@@ -119,7 +119,7 @@ def _two_kinds(scan: DatasetScan) -> Finding:
     else:
         explanation, lines = _IGNORE_OR_CLASS, map_table({255: IGNORE})
     fix = _paste(scan, explanation, lines)
-    return Finding("error", "black-and-white", message, scan.names(white), fix)
+    return Finding("error", "mixed-white", message, scan.names(white), fix)
 
 
 def _gray_levels(scan: DatasetScan) -> Finding:
