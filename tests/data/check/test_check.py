@@ -269,6 +269,18 @@ def resized(root: Path, factor: int, rows: int) -> None:
         save(path, values_of(path).repeat(factor, 0).repeat(factor, 1)[:rows])
 
 
+def two_annotators(root: Path) -> None:
+    for number, mask in enumerate(sorted(root.glob("masks/*/*.png"))):
+        save(mask, (values_of(mask) == 2) * (255 if number % 2 else 1))
+    (root / "dataset.toml").unlink()
+
+
+def field_of_view(root: Path) -> None:
+    """Masks of one circle, which only tell what the camera sees."""
+    change(root, lambda v: np.hypot(*(np.indices(v.shape) - 40)) < 30)
+    (root / "dataset.toml").write_text('classes = ["outside", "inside"]')
+
+
 def emptied(root: Path) -> None:
     (root / "dataset.toml").write_text(TABLE.replace("sky", "background"))
     change(root, np.zeros_like, SPARE)
@@ -294,6 +306,10 @@ FAULTS: dict[str, Callable[[Path], Any]] = {
     "size": lambda r: copied(r, SPARE, exif=turned()),
     "lossy-mask": as_jpeg,
     "black-and-white": lambda r: change(r, lambda v: np.where(v == 2, 255, 0), table=False),
+    "mixed-white": two_annotators,
+    "gray-levels": lambda r: change(r, lambda v: np.minimum(v, 2) * 64, table=False),
+    "one-class": lambda r: change(r, lambda v: v * 0 + 2, "train/*"),
+    "identical-masks": field_of_view,
     "soft-mask": lambda r: change(r, blurred, table=False),
     "unknown-value": lambda r: change(r, replaced((7, 77))),
     "unknown-color": lambda r: change(r, lambda v: PALETTE[v + 1]),
@@ -320,6 +336,7 @@ INEVITABLE = {
     "unknown-value": {"absent-class"},
     "unknown-color": {"absent-class"},
     "void-share": {"absent-class"},
+    "one-class": {"absent-class", "class-not-in-train", "imbalance", "one-class-mask"},
     "imbalance": {"absent-class", "class-not-in-train", "class-only-in-train"},
 }
 

@@ -318,14 +318,23 @@ def test_ids_are_inferred_from_the_masks(tmp_path: Path, monkeypatch: pytest.Mon
     # The readable masks are counted once.
     assert read_labels(tmp_path, {}, paths[:2]).labels == table.labels
     monkeypatch.undo()
-    wide = read(tmp_path, np.array([[0, 299, 65535]], np.uint16)).labels
-    assert (len(wide), wide.ignore_index) == (300, 65535)
+    wide = read(tmp_path, np.array([[*range(0, 301, 3), 65535]], np.uint16)).labels
+    assert (len(wide), wide.ignore_index) == (301, 65535)
 
 
 @pytest.mark.parametrize(
     "mask",
-    [[0, 255], [255, 255], [[1, 2, 3]], np.array([[0, 5000]], np.uint16), BLURRED],
-    ids=["black and white", "white", "color", "large", "blurred"],
+    [
+        [0, 255],
+        [255, 255],
+        [0, 251, 255],
+        [0, 64, 128, 255],
+        [0, 40],
+        [[1, 2, 3]],
+        np.array([[0, 5000]], np.uint16),
+        BLURRED,
+    ],
+    ids=["black and white", "white", "stray", "grays", "gap", "color", "large", "blurred"],
 )
 def test_values_that_are_no_ids_are_undetermined(tmp_path: Path, mask: Any) -> None:
     table = read(tmp_path, mask)

@@ -76,7 +76,10 @@ def one_class_only(scan: DatasetScan) -> Iterator[Finding]:
     )
     counts = [sum(column) for column in zip(*splits.values(), strict=True)]
     present = [k for k, count in enumerate(counts) if count]
-    if isinstance(labels, UndeterminedLabels) or scan.unknown_pixels or len(present) != 1:
+    open_question = scan.unknown_pixels or (
+        255 not in labels.values and "white" in scan.white_kinds
+    )
+    if isinstance(labels, UndeterminedLabels) or open_question or len(present) != 1:
         return
     message = msg(
         "every labeled pixel of train has the class {name!r}: there is nothing to tell apart.",
