@@ -129,7 +129,7 @@ def test_masks_with_errors_are_not_converted(tmp_path: Path) -> None:
 def test_ignored_pixels_colors_and_names_of_absent_classes_stay(tmp_path: Path) -> None:
     source = tmp_path / "in"
     values = np.zeros((6, 8), np.uint8)
-    values[2:] = 255
+    values[1], values[2:] = 1, 255
     for name in ("a", "b"):
         random_image(source / f"images/{name}.png", seed=len(name))
         (source / "masks").mkdir(exist_ok=True)

@@ -71,24 +71,18 @@ def imbalance(scan: DatasetScan) -> Iterator[Finding]:
 def one_class_only(scan: DatasetScan) -> Iterator[Finding]:
     """Report training masks in which every labeled pixel has the same class."""
     labels = scan.dataset.labels
-    splits = (
-        {"train": scan.class_pixels["train"]} if "train" in scan.class_pixels else scan.class_pixels
-    )
-    counts = [sum(column) for column in zip(*splits.values(), strict=True)]
-    present = [k for k, count in enumerate(counts) if count]
-    open_question = scan.unknown_pixels or (
-        255 not in labels.values and "white" in scan.white_kinds
-    )
-    if isinstance(labels, UndeterminedLabels) or open_question or len(present) != 1:
+    present = [k for k, count in enumerate(scan.class_pixels.get("train", [])) if count]
+    white_is_open = 255 not in labels.values and "white" in scan.white_kinds
+    if len(present) != 1 or scan.unknown_pixels or white_is_open:
         return
-    message = msg(
-        "every labeled pixel of train has the class {name!r}: there is nothing to tell apart.",
-        name=labels.names[present[0]],
-    )
-    fix = msg("look at the masks with an image viewer, and export them again with all classes")
-    yield Finding(
-        "error", "one-class", message, scan.names(s.pair.mask for s, _ in scan.masks), fix
-    )
+    if not isinstance(labels, UndeterminedLabels):
+        message = msg(
+            "every labeled pixel of train has the class {name!r}: there is nothing to tell apart.",
+            name=labels.names[present[0]],
+        )
+        fix = msg("look at the masks with an image viewer, and export them again with all classes")
+        masks = (pair_scan.pair.mask for pair_scan, _ in scan.masks if pair_scan.split == "train")
+        yield Finding("error", "one-class", message, scan.names(masks), fix)
 
 
 def identical_masks(scan: DatasetScan) -> Iterator[Finding]:
@@ -105,13 +99,8 @@ def identical_masks(scan: DatasetScan) -> Iterator[Finding]:
             "look for the folder with the labels, and name it: {key} in dataset.toml",
             key='masks = "FOLDER"',
         )
-        yield Finding(
-            "warning",
-            "identical-masks",
-            message,
-            scan.names(s.pair.mask for s, _ in scan.masks),
-            fix,
-        )
+        files = scan.names(pair_scan.pair.mask for pair_scan, _ in scan.masks)
+        yield Finding("warning", "identical-masks", message, files, fix)
 
 
 def single_class(scan: DatasetScan) -> Iterator[Finding]:
