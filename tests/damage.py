@@ -76,10 +76,10 @@ def files(count: int, *, seed: int = 0) -> Iterator[Damaged]:
 
 def promises() -> list[Damaged]:
     """Return small files whose headers claim large images."""
-    sound, found = whole(), []
+    sound, damaged = whole(), []
 
     def add(name: str, content: bytes) -> None:
-        found.append(Damaged(name, content))
+        damaged.append(Damaged(name, content))
 
     for word, size in (("huge", HUGE), ("half", HALF), ("large", LARGE), ("larger", LARGER)):
         height, width = size
@@ -93,36 +93,32 @@ def promises() -> list[Damaged]:
             add(f"{stem}_{word}.bmp", content[:18] + struct.pack("<ii", *size[::-1]) + content[26:])
         low = struct.pack("<HH", width, height)
         add(f"still_{word}.gif", sound["still.gif"].replace(struct.pack("<HH", 56, 40), low))
-        dims, new = struct.pack(">HH", 40, 56), struct.pack(">HH", height, width)
+        old, new = struct.pack(">HH", 40, 56), struct.pack(">HH", height, width)
         for name in ("photo", "progressive", "grey"):
-            add(f"{name}_{word}.jpg", sound[f"{name}.jpg"].replace(dims, new, 1))
+            add(f"{name}_{word}.jpg", sound[f"{name}.jpg"].replace(old, new, 1))
         for name, suffix in (("photo", "ppm"), ("mask", "pgm"), ("two", "pbm")):
             text = f"{width} {height}".encode()
             add(f"{name}_{word}.{suffix}", sound[f"{name}.{suffix}"].replace(b"56 40", text, 1))
-        both = struct.pack(">II", 56, 40), struct.pack(">II", 40, 56)
-        add(f"photo_{word}.avif", sound["photo.avif"].replace(both[0], struct.pack(">II", *size)))
-        content = sound["photo.jp2"]
-        for old, one in zip(both, (size[::-1], size), strict=True):
-            content = content.replace(old, struct.pack(">II", *one))
+        old, old_swapped = struct.pack(">II", 56, 40), struct.pack(">II", 40, 56)
+        new, new_swapped = struct.pack(">II", width, height), struct.pack(">II", height, width)
+        add(f"photo_{word}.avif", sound["photo.avif"].replace(old, new_swapped))
+        content = sound["photo.jp2"].replace(old, new).replace(old_swapped, new_swapped)
         add(f"photo_{word}.jp2", content)
         add(f"photo_{word}.webp", _larger_webp(sound["photo.webp"], size))
         for name in ("byte", "long", "fortran", "big_endian"):
             text = b"(%d, %d)" % size
             content = sound[f"{name}.npy"].replace(b"(40, 56)" + bytes(0), text)
             add(f"{name}_{word}.npy", content)
-        add(f"five_{word}.mat", sound["five.mat"].replace(*_dims(size)))
-        add(f"sbd_{word}.mat", sound["sbd.mat"].replace(*_dims(size)))
-        names = struct.pack("<ii", 1, 2), struct.pack("<ii", *size)
-        add(f"cells_{word}.mat", sound["five.mat"].replace(*names))
-        add(f"packed_{word}.mat", _packed(sound["five.mat"].replace(*_dims(size))))
-        add(f"cells_packed_{word}.mat", _packed(sound["five.mat"].replace(*names)))
-        add(f"four_{word}.mat", sound["four.mat"].replace(*_dims(size)))
-        found += _lying_tiffs(word, size)
-    return found
-
-
-def _dims(size: tuple[int, int]) -> tuple[bytes, bytes]:
-    return struct.pack("<ii", 40, 56), struct.pack("<ii", *size)
+        sides = struct.pack("<ii", 40, 56), struct.pack("<ii", *size)
+        cells = struct.pack("<ii", 1, 2), struct.pack("<ii", *size)
+        add(f"five_{word}.mat", sound["five.mat"].replace(*sides))
+        add(f"sbd_{word}.mat", sound["sbd.mat"].replace(*sides))
+        add(f"cells_{word}.mat", sound["five.mat"].replace(*cells))
+        add(f"packed_{word}.mat", _packed(sound["five.mat"].replace(*sides)))
+        add(f"cells_packed_{word}.mat", _packed(sound["five.mat"].replace(*cells)))
+        add(f"four_{word}.mat", sound["four.mat"].replace(*sides))
+        damaged += _lying_tiffs(word, size)
+    return damaged
 
 
 def _packed(content: bytes) -> bytes:
@@ -147,6 +143,7 @@ def _lying_tiffs(word: str, size: tuple[int, int]) -> list[Damaged]:
     height, width = size
     plain = {256: (width,), 257: (height,), 258: (8,), 259: (1,), 262: (1,), 277: (1,)}
     small = {**plain, 256: (56,), 257: (40,)}
+    tiles = {322: (width & -16,), 323: (height & -16,)}
     data = zlib.compress(bytes(3000))
     cases = {
         "strip": (plain, bytes(100)),
@@ -154,11 +151,8 @@ def _lying_tiffs(word: str, size: tuple[int, int]) -> list[Damaged]:
         "strip_lzw": ({**plain, 259: (5,), 278: (height,)}, bytes(100)),
         "strip_fax": ({**plain, 258: (1,), 259: (4,)}, bytes(100)),
         "tiles": ({**plain, 322: (width,), 323: (height,), 259: (8,)}, data),
-        "small_tiles": ({**small, 322: (width - width % 16,), 323: (height - height % 16,)}, data),
-        "small_tiles_packed": (
-            {**small, 322: (width & -16,), 323: (height & -16,), 259: (8,)},
-            data,
-        ),
+        "small_tiles": ({**small, **tiles}, data),
+        "small_tiles_packed": ({**small, **tiles, 259: (8,)}, data),
         "small_rows": ({**small, 278: (height * width,), 259: (5,)}, data),
         "small_bytes": ({**small, 279: (2**32 - 1,)}, bytes(100)),
         "samples": ({**small, 277: (height,)}, bytes(100)),
@@ -188,9 +182,6 @@ def bombs() -> dict[str, Callable[[], bytes]]:
         parts = (chunk(b"IHDR", header), colors, chunk(b"IDAT", data), chunk(b"IEND", b""))
         return PNG + b"".join(parts)
 
-    def woven() -> bytes:
-        return png(np.zeros((*LARGE, 3), np.uint8), 8, 2, woven=True)
-
     def turned() -> bytes:
         content = flat(8, 2, 3)
         exif = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
@@ -215,12 +206,8 @@ def bombs() -> dict[str, Callable[[], bytes]]:
         data = line * LARGE[0] + b"\0\1"
         header = struct.pack("<IiiHHIIiiII", 40, LARGE[1], LARGE[0], 1, 8, 1, len(data), 0, 0, 0, 0)
         start = 14 + len(header) + 1024
-        return (
-            struct.pack("<2sIHHI", b"BM", start + len(data), 0, 0, start)
-            + header
-            + bytes(1024)
-            + data
-        )
+        begin = struct.pack("<2sIHHI", b"BM", start + len(data), 0, 0, start)
+        return begin + header + bytes(1024) + data
 
     def matlab(kind: type, size: tuple[int, int]) -> bytes:
         file = io.BytesIO()
@@ -243,7 +230,7 @@ def bombs() -> dict[str, Callable[[], bytes]]:
         "flat_rgb16.png": lambda: flat(16, 2, 3),
         "flat_rgba.png": lambda: flat(8, 6, 4),
         "flat_grey_alpha.png": lambda: flat(8, 4, 2),
-        "flat_woven.png": woven,
+        "flat_woven.png": lambda: png(np.zeros((*LARGE, 3), np.uint8), 8, 2, woven=True),
         "flat_turned.png": turned,
         "colours.png": noise,
         "flat.gif": lambda: pillow("P", "GIF"),

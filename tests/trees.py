@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -60,38 +62,44 @@ def lists(folder: Path) -> None:
     text(folder / "val.txt", 3)
 
 
-def folders(root: Path) -> None:
+def pairs(
+    root: Path, image: str, mask: str, content: Callable[[np.ndarray], Any] = lambda ids: ids
+) -> None:
+    """Write images and masks; `content` returns the values of a PNG, or the table of a .mat file
+    for the ids of a mask."""
     for stem, ids in IDS.items():
-        photo(root / f"images/{SPLITS[stem]}/{stem}.jpg", stem)
-        png(root / f"masks/{SPLITS[stem]}/{stem}.png", ids)
+        folder = {"train": "training", "val": "validation"}[SPLITS[stem]]
+        names = {"stem": stem, "split": SPLITS[stem], "folder": folder}
+        photo(root / image.format(**names), stem)
+        write = mat if mask.endswith(".mat") else png
+        write(root / mask.format(**names), content(ids))
+
+
+def folders(root: Path) -> None:
+    pairs(root, "images/{split}/{stem}.jpg", "masks/{split}/{stem}.png")
     text(root / "classes.txt", *NAMES)
 
 
 def voc(root: Path) -> None:
-    for stem, ids in IDS.items():
-        photo(root / f"JPEGImages/{stem}.jpg", stem)
-        mask = Image.fromarray(ids.astype(np.uint8))
-        mask.putpalette([channel for k in range(256) for channel in voc_color(k)])
-        (root / "SegmentationClass").mkdir(exist_ok=True)
-        mask.save(root / f"SegmentationClass/{stem}.png")
+    pairs(root, "JPEGImages/{stem}.jpg", "SegmentationClass/{stem}.png")
+    for path in (root / "SegmentationClass").iterdir():
+        with Image.open(path) as mask:
+            mask.putpalette([channel for k in range(256) for channel in voc_color(k)])
+            mask.save(path)
     lists(root / "ImageSets/Segmentation")
 
 
 def cvat(root: Path) -> None:
     """Write CVAT's "Segmentation mask": VOC in its own colors, with a color table, no splits."""
     colors = np.array([(0, 0, 0), *LABELS.colors[1:]], np.uint8)
-    for stem, ids in IDS.items():
-        photo(root / f"JPEGImages/{stem}.jpg", stem)
-        png(root / f"SegmentationClass/{stem}.png", colors[ids])
+    pairs(root, "JPEGImages/{stem}.jpg", "SegmentationClass/{stem}.png", lambda ids: colors[ids])
     rows = (f"{n}:{r},{g},{b}::" for n, (r, g, b) in zip(NAMES, colors.tolist(), strict=True))
     text(root / "labelmap.txt", "# label:color_rgb:parts:actions", *rows)
     text(root / "ImageSets/Segmentation/default.txt", *IDS)
 
 
 def camvid_folders(root: Path) -> None:
-    for stem, ids in IDS.items():
-        photo(root / f"{SPLITS[stem]}/{stem}.png", stem)
-        png(root / f"{SPLITS[stem]}annot/{stem}.png", ids)
+    pairs(root, "{split}/{stem}.png", "{split}annot/{stem}.png")
 
 
 def camvid_lists(root: Path) -> None:
@@ -105,62 +113,50 @@ def camvid_lists(root: Path) -> None:
 def cityscapes_tree(root: Path) -> None:
     labels = cityscapes(train_ids=False)
     label_ids = np.array([min(v for v, k in labels.values.items() if k == c) for c in range(8)])
-    for stem, ids in IDS.items():
-        inside = f"{SPLITS[stem]}/ulm/ulm_{stem}"
-        photo(root / f"leftImg8bit/{inside}_leftImg8bit.png", stem)
-        png(root / f"gtFine/{inside}_gtFine_labelIds.png", label_ids[ids])
+    image = "leftImg8bit/{split}/ulm/ulm_{stem}_leftImg8bit.png"
+    mask = "gtFine/{split}/ulm/ulm_{stem}_gtFine_labelIds.png"
+    pairs(root, image, mask, lambda ids: label_ids[ids])
 
 
 def ade20k(root: Path) -> None:
-    for stem, ids in IDS.items():
-        split = {"train": "training", "val": "validation"}[SPLITS[stem]]
-        photo(root / f"images/{split}/{stem}.jpg", stem)
-        png(root / f"annotations/{split}/{stem}.png", ids + 1)
+    pairs(root, "images/{folder}/{stem}.jpg", "annotations/{folder}/{stem}.png", lambda i: i + 1)
 
 
 def coco_stuff(root: Path) -> None:
-    for stem, ids in IDS.items():
-        photo(root / f"images/{SPLITS[stem]}2017/{stem}.jpg", stem)
-        png(root / f"annotations/{SPLITS[stem]}2017/{stem}.png", ids)
+    pairs(root, "images/{split}2017/{stem}.jpg", "annotations/{split}2017/{stem}.png")
     text(root / "labels.txt", "0: unlabeled", "1: person", "2: bicycle")
 
 
 def sbd(root: Path) -> None:
-    for stem, ids in IDS.items():
-        photo(root / f"img/{stem}.jpg", stem)
-        mat(root / f"cls/{stem}.mat", {"GTcls": {"Segmentation": ids}})
+    pairs(root, "img/{stem}.jpg", "cls/{stem}.mat", lambda ids: {"GTcls": {"Segmentation": ids}})
     lists(root)
 
 
 def pascal_context(root: Path) -> None:
-    for stem, ids in IDS.items():
-        photo(root / f"JPEGImages/{stem}.jpg", stem)
-        mat(root / f"trainval/{stem}.mat", {"LabelMap": ids.astype(np.uint16) + 1})
+    image, mask = "JPEGImages/{stem}.jpg", "trainval/{stem}.mat"
+    pairs(root, image, mask, lambda ids: {"LabelMap": ids.astype(np.uint16) + 1})
     text(root / "labels.txt", *(f"{k}: name {k}" for k in range(1, 460)))
     lists(root)
 
 
 def sift_flow(root: Path) -> None:
     names = np.array([f"name {k}" for k in range(33)], dtype=object)
-    for stem, ids in IDS.items():
-        photo(root / f"Images/scenes/{stem}.jpg", stem)
-        mat(root / f"SemanticLabels/scenes/{stem}.mat", {"S": ids + 1, "names": names})
+    image, mask = "Images/scenes/{stem}.jpg", "SemanticLabels/scenes/{stem}.mat"
+    pairs(root, image, mask, lambda ids: {"S": ids + 1, "names": names})
     lists(root)
 
 
 def nyud(root: Path) -> None:
-    for stem, ids in IDS.items():
-        photo(root / f"images/img_{stem}.png", stem)
-        mat(root / f"segmentation/img_{stem}.mat", {"segmentation": ids + 1})
+    image, mask = "images/img_{stem}.png", "segmentation/img_{stem}.mat"
+    pairs(root, image, mask, lambda ids: {"segmentation": ids + 1})
     lists(root)
 
 
 def ultralytics_masks(root: Path) -> None:
     folders(root)
     (root / "classes.txt").unlink()
-    text(root / "data.yaml", "train: images/train", "val: images/val", "masks_dir: masks", "names:")
-    with (root / "data.yaml").open("a") as file:
-        file.writelines(f"  {k}: {name}\n" for k, name in enumerate(NAMES))
+    head = ("train: images/train", "val: images/val", "masks_dir: masks", "names:")
+    text(root / "data.yaml", *head, *(f"  {k}: {name}" for k, name in enumerate(NAMES)))
 
 
 def rows(ids: np.ndarray) -> Iterator[tuple[int, list[tuple[int, int]]]]:
@@ -169,11 +165,9 @@ def rows(ids: np.ndarray) -> Iterator[tuple[int, list[tuple[int, int]]]]:
     for row, line in enumerate(ids):
         edges = [0, *(np.flatnonzero(np.diff(line.astype(int))) + 1).tolist(), len(line)]
         for left, right in pairwise(edges):
+            corners = [(left, row), (right, row), (right, row + 1), (left, row + 1)]
             if line[left]:
-                yield (
-                    int(line[left]),
-                    [(left, row), (right, row), (right, row + 1), (left, row + 1)],
-                )
+                yield int(line[left]), corners
 
 
 def labelme(root: Path) -> None:
@@ -185,9 +179,8 @@ def labelme(root: Path) -> None:
             for k, corners in rows(ids)
         ]
         size = {"imageHeight": SIZE[0], "imageWidth": SIZE[1]}
-        text(
-            path.with_suffix(".json"), json.dumps({"shapes": shapes, "imagePath": path.name} | size)
-        )
+        table = {"shapes": shapes, "imagePath": path.name, **size}
+        text(path.with_suffix(".json"), json.dumps(table))
 
 
 def coco(root: Path, draw: Callable[[np.ndarray], list[tuple[int, object]]]) -> None:
@@ -334,14 +327,12 @@ TREES = {
     "nyud": Tree(nyud, "nyud"),
     "ultralytics, masks": Tree(ultralytics_masks, "folders"),
     "labelme": Tree(labelme, "labelme", True),
-    "coco, outlines": Tree(lambda root: coco(root, coco_outlines), "coco", True),
-    "coco, run lengths": Tree(lambda root: coco(root, coco_counts), "coco", True),
-    "coco, compressed": Tree(lambda root: coco(root, coco_compressed), "coco", True),
-    "label-studio, brush": Tree(
-        lambda root: label_studio(root, brush_results), "label-studio", True
-    ),
+    "coco, outlines": Tree(partial(coco, draw=coco_outlines), "coco", True),
+    "coco, run lengths": Tree(partial(coco, draw=coco_counts), "coco", True),
+    "coco, compressed": Tree(partial(coco, draw=coco_compressed), "coco", True),
+    "label-studio, brush": Tree(partial(label_studio, draw=brush_results), "label-studio", True),
     "label-studio, polygons": Tree(
-        lambda root: label_studio(root, polygon_results), "label-studio", True
+        partial(label_studio, draw=polygon_results), "label-studio", True
     ),
     "ultralytics, outlines": Tree(ultralytics, "ultralytics", True),
 }

@@ -13,7 +13,7 @@ from PIL import Image
 import fullconv as fc
 from fullconv.core.labels import Labels
 from fullconv.data.check.check import check
-from fullconv.data.layouts.pairing import Pair
+from fullconv.data.layouts.file_names import Pair
 from fullconv.data.synthetic.scenes import LABELS
 from fullconv.training.auto_settings import inverse_sqrt_frequency
 from fullconv.training.image_logger import choose_images

@@ -25,7 +25,7 @@ from fullconv.data.io.images import read_image
 from fullconv.data.io.masks import Value, map_table, read_mask
 from fullconv.data.layouts.dataset import Dataset, load_dataset
 from fullconv.data.layouts.extra_folders import with_extra_inputs, without_extras
-from fullconv.data.layouts.pairing import Pair
+from fullconv.data.layouts.file_names import Pair
 from fullconv.data.layouts.paths import where_to_paste
 from fullconv.data.layouts.settings_file import read_settings
 from fullconv.evaluation.error_analysis import Quality

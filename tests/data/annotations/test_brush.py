@@ -1,5 +1,3 @@
-"""Brush strokes: against an encoder that was written from the format's definition."""
-
 from __future__ import annotations
 
 import contextlib
@@ -19,7 +17,7 @@ RUNS = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 300)), min_size=1, m
 SIZES = st.tuples(*[st.integers(1, 16)] * 4)
 
 
-def found(numbers: Any, size: tuple[int, int]) -> np.ndarray:
+def read(numbers: Any, size: tuple[int, int]) -> np.ndarray:
     runs = read_brush(numbers, size)
     assert runs.size == size
     return runs.pixels(size)[2]
@@ -43,51 +41,44 @@ def test_runs_of_every_length(count: int, kind: str) -> None:
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 1.0])
 def test_masks_come_back(share: float) -> None:
     mask = np.random.default_rng(0).random((37, 53)) < share
-    np.testing.assert_array_equal(found(brush(mask), mask.shape), mask)
+    np.testing.assert_array_equal(read(brush(mask), mask.shape), mask)
 
 
-def test_what_is_not_transparent_is_inside() -> None:
-    """As older versions of Label Studio write it: in the colour of the label, with soft rims."""
-    rng = np.random.default_rng(1)
+def test_pixels_that_are_not_transparent_are_inside() -> None:
+    """Older versions of Label Studio write the color of the label, with soft borders."""
     mask = np.zeros((20, 30), bool)
     mask[5:17, 8:21] = True
-    colors = np.zeros((20, 30, 4), np.uint8)
+    colors = np.full((20, 30, 4), (9, 9, 9, 0), np.uint8)
     colors[mask] = (255, 163, 158, 0)
-    colors[~mask] = (9, 9, 9, 0)
-    colors[mask, 3] = rng.integers(1, 256, mask.sum())
-    np.testing.assert_array_equal(found(packed(colors.ravel()), mask.shape), mask)
+    colors[mask, 3] = np.random.default_rng(1).integers(1, 256, mask.sum())
+    np.testing.assert_array_equal(read(packed(colors.ravel()), mask.shape), mask)
 
 
-def test_twelve_megapixels_take_no_time_to_speak_of() -> None:
+def test_twelve_megapixels_are_fast() -> None:
     mask = np.zeros((3000, 4000), bool)
     mask[500:2500, 700:3300] = True
     numbers = brush(mask)
     start = time.perf_counter()
-    found_mask = found(numbers, mask.shape)
+    result = read(numbers, mask.shape)
     assert time.perf_counter() - start < 10  # a tenth of a second; the bound is for busy machines
-    np.testing.assert_array_equal(found_mask, mask)
+    np.testing.assert_array_equal(result, mask)
 
 
 WORDS = packed(np.zeros(24, np.uint8))
 
 
 @pytest.mark.parametrize(
-    ("numbers", "said"),
+    ("numbers", "message"),
     [
-        *(
-            (wrong, "not a list of numbers")
-            for wrong in (None, [], "x", [256], [-1], [1.5], {}, [[]])
-        ),
-        (WORDS[:-1], "end too early"),
-        (WORDS[:8], "end too early"),
-        (WORDS[:7], "end too early"),
+        *((wrong, "not a list of num") for wrong in (None, [], "x", [256], [-1], [1.5], {}, [[]])),
+        *((WORDS[:count], "end too early") for count in (-1, 8, 7)),
         ([1], "of 16777216 words of 1 bits; expected 24 of 8 bits"),
         (packed(np.zeros(28, np.uint8)), "of 28 words of 8 bits; expected 24"),
         ([0, 0, 0, 24, *packed(np.zeros(9999, np.uint8))[4:]], "have more than 24 words"),
     ],
 )
-def test_what_is_no_stream_is_refused(numbers: Any, said: str) -> None:
-    with pytest.raises(FullconvError, match=said) as caught:
+def test_other_streams_are_refused(numbers: Any, message: str) -> None:
+    with pytest.raises(FullconvError, match=message) as caught:
         read_brush(numbers, (2, 3))
     assert caught.value.hint == "export the task again from Label Studio, as JSON"
 
@@ -100,4 +91,4 @@ def test_damaged_streams_are_errors_and_nothing_else() -> None:
         for _ in range(3):
             numbers[rng.integers(len(numbers))] ^= 1 << rng.integers(8)
         with contextlib.suppress(FullconvError):
-            assert found([int(n) for n in numbers], (9, 11)).shape == (9, 11)
+            assert read([int(n) for n in numbers], (9, 11)).shape == (9, 11)

@@ -1,8 +1,5 @@
-"""COCO files: classes, outlines and run lengths, what lies over what, finding images."""
-
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,56 +7,46 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fullconv.core.errors import FullconvError
 from fullconv.data.annotations import coco
-from fullconv.data.annotations.image_finder import ImageFinder
-from fullconv.data.annotations.shapes import class_table, paint
+from fullconv.data.annotations.image_finder import split_from_name
+from fullconv.data.annotations.shapes import Annotations, class_table, paint
 
 BOX = [[0, 0, 4, 0, 4, 4, 0, 4]]
 CATEGORIES = [{"id": 90, "name": "car"}, {"id": 3, "name": "road"}]
+IMAGE = {"id": 1, "file_name": "a.png", "height": 6, "width": 10}
 
 
 def note(category: Any, segmentation: Any, **more: Any) -> dict[str, Any]:
     return {"id": 5, "image_id": 1, "category_id": category, "segmentation": segmentation, **more}
 
 
-def read(
-    folder: Path, *entries: Any, order: str = "auto", left_out: Any = None, **more: Any
-) -> coco.CocoFile:
+SMALL, LARGE = note(90, BOX), note(3, [[0, 0, 10, 0, 10, 6, 0, 6]])
+
+
+def read(folder: Path, *entries: Any, order: str = "auto", **more: Any) -> Annotations:
     Image.new("RGB", (10, 6)).save(folder / "a.png")
-    image = {"id": 1, "file_name": "a.png", "height": 6, "width": 10}
-    table = {"images": [image], "annotations": list(entries), "categories": CATEGORIES, **more}
-    return coco.read_file(
-        folder / "x.json",
-        table,
-        split="",
-        order=order,
-        find=ImageFinder(folder, "file_name"),
-        left_out=Counter() if left_out is None else left_out,
-    )
+    table = {"images": [IMAGE], "annotations": list(entries), "categories": CATEGORIES, **more}
+    return coco.gather(folder, folder, [(folder / "x.json", table)], order)
 
 
-def ids(contents: coco.CocoFile) -> np.ndarray:
-    assert contents.problems == []
-    return paint(contents.images[0], class_table(contents.names))[0]
+def ids(annotations: Annotations) -> np.ndarray:
+    assert annotations.problems == []
+    return paint(annotations.images[0], class_table(annotations.names))[0]
 
 
 def problem(folder: Path, *entries: Any, **more: Any) -> str:
-    (found,) = read(folder, *entries, **more).problems
-    assert str(folder / "x.json") in found.message
-    return str(found)
+    (error,) = read(folder, *entries, **more).problems
+    assert str(folder / "x.json") in error.message
+    return str(error)
 
 
 def test_categories_become_classes_in_the_order_of_their_ids(tmp_path: Path) -> None:
-    found = read(tmp_path, note(90, BOX), note(3, [[5, 0, 10, 0, 10, 6, 5, 6]]))
-    assert found.names == ["road", "car"]
-    assert np.unique(ids(found)).tolist() == [0, 1, 2]
-    assert (ids(found)[0, 0], ids(found)[0, 9]) == (2, 1)
-
-
-def test_categories_of_one_name_are_one_class(tmp_path: Path) -> None:
-    found = read(tmp_path, categories=[{"id": 1, "name": "a"}, {"id": 2, "name": "a"}])
-    assert found.names == ["a"]
+    annotations = read(tmp_path, SMALL, note(3, [[5, 0, 10, 0, 10, 6, 5, 6]]))
+    assert annotations.names == ["road", "car"]
+    assert np.unique(ids(annotations)).tolist() == [0, 1, 2]
+    assert (ids(annotations)[0, 0], ids(annotations)[0, 9]) == (2, 1)
+    same_name = read(tmp_path, categories=[{"id": 1, "name": "a"}, {"id": 2, "name": "a"}])
+    assert same_name.names == ["a"]
 
 
 @pytest.mark.parametrize("counts", [[2, 2, 56], "2" + "2" + chr(48 + 32 + 24) + "1"])
@@ -72,33 +59,34 @@ def test_outlines_of_several_parts_and_run_lengths(tmp_path: Path, counts: Any) 
     assert flat.sum() == 4
 
 
-def test_the_smaller_lies_on_top_and_a_crowd_below(tmp_path: Path) -> None:
-    small, large = note(90, BOX), note(3, [[0, 0, 10, 0, 10, 6, 0, 6]])
-    for order, top in (("auto", 2), ("area", 2), ("file", 1)):
-        found = read(tmp_path, small, large, order=order)
-        assert ids(found)[0, 0] == top, order
-        assert found.by_area == (order != "file")
-    crowd = read(tmp_path, {**small, "iscrowd": 1}, large)
-    assert crowd.crowds == 1
-    assert ids(crowd)[0, 0] == 1
+@pytest.mark.parametrize(("order", "top"), [("auto", 2), ("area", 2), ("file", 1)])
+def test_the_smaller_shape_is_on_top(tmp_path: Path, order: str, top: int) -> None:
+    annotations = read(tmp_path, SMALL, LARGE, order=order)
+    assert ids(annotations)[0, 0] == top
+    assert ("the smaller is on top" in annotations.notes[0]) == (order != "file")
 
 
-def test_what_labelme_made_keeps_its_order(tmp_path: Path) -> None:
-    small, large = note(90, BOX), note(3, [[0, 0, 10, 0, 10, 6, 0, 6]])
-    found = read(
-        tmp_path, small, large, categories=[{"id": 0, "name": "_background_"}, *CATEGORIES]
-    )
-    assert found.names == ["background", "road", "car"]
-    assert (found.by_area, int(ids(found)[0, 0])) == (False, 1)
+def test_crowd_regions_are_below_all_others(tmp_path: Path) -> None:
+    crowd = {**SMALL, "iscrowd": 1}
+    annotations = read(tmp_path, crowd, LARGE)
+    text = "1 crowd region is painted as its class"
+    assert annotations.notes[1:] == [f"{text}, below all other shapes"]
+    assert ids(annotations)[0, 0] == 1
+    assert read(tmp_path, crowd, LARGE, order="file").notes[1:] == [text]
+
+
+def test_a_file_made_from_labelme_keeps_its_order(tmp_path: Path) -> None:
+    categories = [{"id": 0, "name": "_background_"}, *CATEGORIES]
+    annotations = read(tmp_path, SMALL, LARGE, categories=categories)
+    assert annotations.names == ["background", "road", "car"]
+    assert ids(annotations)[0, 0] == 1
+    assert "the later is on top" in annotations.notes[0]
 
 
 @pytest.mark.parametrize(
-    ("entry", "said"),
+    ("entry", "message"),
     [
-        (
-            note(7, BOX),
-            "annotation 5: category_id 7 is not in the table; expected one of 90 car, 3 road",
-        ),
+        (note(7, BOX), "annotation 5: category_id 7 is not in the table; expected one of 90 car,"),
         (note(None, BOX), "category_id None is not in the table"),
         (note([1], BOX), "category_id None is not in the table"),
         (note(3, []), "no segmentation, perhaps only a box"),
@@ -110,54 +98,49 @@ def test_what_labelme_made_keeps_its_order(tmp_path: Path) -> None:
         (note(3, {"size": [6, 10], "counts": [54]}), "run lengths of 54 pixels; expected"),
     ],
 )
-def test_annotations_that_are_refused(tmp_path: Path, entry: Any, said: str) -> None:
-    assert said in problem(tmp_path, entry)
-
-
-def test_images_that_are_refused(tmp_path: Path) -> None:
-    image = {"id": 1, "file_name": "a.png"}
-    gone = problem(tmp_path, images=[{**image, "file_name": "gone.jpg"}])
-    assert "image 'gone.jpg': the image is missing" in gone
-    assert "says 11 x 6 pixels" in problem(tmp_path, images=[{**image, "width": 11}])
-    assert "no file_name" in problem(tmp_path, images=[{"id": 1}])
-    both = read(tmp_path, images=[image, {"id": 2, "file_name": "b"}, {"id": 3, "file_name": "c"}])
-    assert (len(both.images), len(both.problems)) == (1, 2)
+def test_annotations_that_are_refused(tmp_path: Path, entry: Any, message: str) -> None:
+    assert message in problem(tmp_path, entry)
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("image", "message"),
+    [
+        ({"id": 1, "file_name": "gone.jpg"}, "image 'gone.jpg': the image is missing"),
+        ({"id": 1, "file_name": "a.png", "width": 11}, "says 11 x 6 pixels"),
+        ({"id": 1}, "no file_name"),
+    ],
+)
+def test_images_that_are_refused(tmp_path: Path, image: Any, message: str) -> None:
+    assert message in problem(tmp_path, images=[image])
+    annotations = read(tmp_path, images=[image, IMAGE, image])
+    assert (len(annotations.images), len(annotations.problems)) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
     [
         ({"categories": [{"id": "1", "name": "a"}]}, "category 1 has the id '1'"),
         ({"categories": [{"id": 1, "name": "a"}] * 2}, "category 2 has the id 1"),
         ({"categories": [{"id": 1}]}, "the label None is not a name"),
-        ({"images": [3]}, "image 1 is '3'"),
+        ({"images": [IMAGE, 3]}, "image 2 is '3'"),
         ({"annotations": [{"segments_info": []}]}, "is a panoptic file"),
     ],
 )
-def test_files_that_are_refused(tmp_path: Path, more: Any, said: str) -> None:
-    with pytest.raises(FullconvError, match=said):
-        read(tmp_path, **more)
+def test_files_that_are_refused(tmp_path: Path, more: Any, message: str) -> None:
+    assert message in problem(tmp_path, **more)
+    assert read(tmp_path, **more).images == []
 
 
-def test_annotations_without_a_image_are_counted(tmp_path: Path) -> None:
-    left_out: Counter[str] = Counter()
-    read(tmp_path, note(3, BOX, image_id=8), note(3, [[1, 2, 3, 4]]), left_out=left_out)
-    assert left_out == {
+def test_annotations_without_an_image_are_counted(tmp_path: Path) -> None:
+    annotations = read(tmp_path, note(3, BOX, image_id=8), note(3, [[1, 2, 3, 4]]))
+    assert annotations.left_out == {
         "annotations of images that x.json does not list": 1,
         "polygons with fewer than three points": 1,
     }
 
 
-@pytest.mark.parametrize(
-    ("name", "split"),
-    [
-        ("instances_train2017.json", "train"),
-        ("annotations/val.json", "val"),
-        ("valid/_annotations.coco.json", "val"),
-        ("test/_annotations.coco.json", "test"),
-        ("annotations.json", ""),
-        ("train_val.json", ""),
-    ],
-)
-def test_the_split_in_a_name(name: str, split: str) -> None:
-    assert coco.split_from_name(Path(name)) == split
+def test_the_split_in_a_name() -> None:
+    splits = {"instances_train2017.json": "train", "annotations/val.json": "val"}
+    splits |= {"valid/_annotations.coco.json": "val", "test/_annotations.coco.json": "test"}
+    splits |= {"annotations.json": "", "train_val.json": ""}
+    assert {name: split_from_name(Path(name)) for name in splits} == splits

@@ -1,5 +1,3 @@
-"""labelme files: every kind of shape, images inside and beside them, and what is refused."""
-
 from __future__ import annotations
 
 import base64
@@ -14,7 +12,7 @@ from PIL import Image
 
 from fullconv.core.errors import FullconvError
 from fullconv.data.annotations import labelme
-from fullconv.data.annotations.shapes import AnnotatedImage, class_table, paint
+from fullconv.data.annotations.shapes import AnnotatedImage, Annotations, class_table, paint
 
 SIZE = (20, 30)
 
@@ -29,10 +27,12 @@ def shape(label: Any, kind: Any, points: Any, **more: Any) -> dict[str, Any]:
     return {"label": label, "shape_type": kind, "points": points, **more}
 
 
-def read(folder: Path, *shapes: Any, left_out: Any = None, **more: Any) -> AnnotatedImage:
+def read(
+    folder: Path, *shapes: Any, left_out: Counter[str] | None = None, **more: Any
+) -> AnnotatedImage:
     Image.new("RGB", SIZE[::-1]).save(folder / "a b.png")
     table = {"shapes": list(shapes), "imagePath": "a b.png", "imageHeight": 20, "imageWidth": 30}
-    counts: Counter[str] = Counter() if left_out is None else left_out
+    counts = Counter() if left_out is None else left_out
     return labelme.read_file(folder / "a b.json", {**table, **more}, folder, counts)
 
 
@@ -43,37 +43,36 @@ def refused(folder: Path, *shapes: Any, **more: Any) -> str:
     return str(caught.value)
 
 
-def test_every_kind_of_shape_with_an_area(tmp_path: Path) -> None:
-    small = np.zeros((3, 4), np.uint8)
-    small[1, 2] = 1
-    rows, columns = np.indices(SIZE)
-    wanted = {
-        "polygon": (shape("x", "polygon", [[2, 3], [8, 3], [8, 9], [2, 9]]), None),
-        "no type": ({"label": "x", "points": [[2, 3], [8, 3], [8, 9], [2, 9]]}, None),
-        "rectangle": (shape("x", "rectangle", [[8, 9], [2, 3]]), None),
-        "corners": (shape("x", "rectangle", [[2, 3], [8, 3], [8, 9], [2, 9]]), None),
-        "circle": (
-            shape("x", "circle", [[10, 10], [13, 14]]),
-            np.hypot(rows + 0.5 - 10, columns + 0.5 - 10) <= 5,
-        ),
-        "mask": (
-            shape("x", "mask", [[5, 6], [8, 8]], mask=encoded(Image.fromarray(small * 255))),
-            (rows == 7) & (columns == 7),
-        ),
-        "1-bit": (
-            shape("x", "mask", [[5, 6], [8, 8]], mask=encoded(Image.fromarray(small > 0))),
-            (rows == 7) & (columns == 7),
-        ),
-    }
-    square = (rows >= 3) & (rows < 9) & (columns >= 2) & (columns < 8)
-    for kind, (drawn, expected) in wanted.items():
-        ids, _ = paint(read(tmp_path, drawn), class_table(["x"]))
-        np.testing.assert_array_equal(ids == 1, square if expected is None else expected, kind)
+ROWS, COLUMNS = np.indices(SIZE)
+CORNERS = [[2, 3], [8, 3], [8, 9], [2, 9]]
+SQUARE = (ROWS >= 3) & (ROWS < 9) & (COLUMNS >= 2) & (COLUMNS < 8)
+CIRCLE = np.hypot(ROWS + 0.5 - 10, COLUMNS + 0.5 - 10) <= 5
+DOT = np.zeros((3, 4), np.uint8)
+DOT[1, 2] = 255
+PIXEL = (ROWS == 7) & (COLUMNS == 7)
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        (shape("x", "polygon", CORNERS), SQUARE),
+        ({"label": "x", "points": CORNERS}, SQUARE),
+        (shape("x", "rectangle", [[8, 9], [2, 3]]), SQUARE),
+        (shape("x", "rectangle", CORNERS), SQUARE),
+        (shape("x", "circle", [[10, 10], [13, 14]]), CIRCLE),
+        (shape("x", "mask", [[5, 6], [8, 8]], mask=encoded(Image.fromarray(DOT))), PIXEL),
+        (shape("x", "mask", [[5, 6], [8, 8]], mask=encoded(Image.fromarray(DOT > 0))), PIXEL),
+    ],
+    ids=["polygon", "no type", "rectangle", "corners", "circle", "mask", "1-bit mask"],
+)
+def test_shapes_with_an_area(tmp_path: Path, entry: Any, expected: np.ndarray) -> None:
+    ids, _ = paint(read(tmp_path, entry), class_table(["x"]))
+    np.testing.assert_array_equal(ids == 1, expected)
 
 
 def test_points_and_lines_are_left_out_and_counted(tmp_path: Path) -> None:
     left_out: Counter[str] = Counter()
-    found = read(
+    annotated = read(
         tmp_path,
         shape("x", "point", [[1, 1]]),
         shape("x", "line", [[1, 1], [5, 5]]),
@@ -81,7 +80,7 @@ def test_points_and_lines_are_left_out_and_counted(tmp_path: Path) -> None:
         shape("x", "polygon", [[1, 1], [5, 5]]),
         left_out=left_out,
     )
-    assert found.shapes == ()
+    assert annotated.shapes == ()
     assert left_out == {
         "points or lines, which have no area": 3,
         "polygons with fewer than three points": 1,
@@ -89,60 +88,70 @@ def test_points_and_lines_are_left_out_and_counted(tmp_path: Path) -> None:
 
 
 def test_the_name_the_split_and_the_image(tmp_path: Path) -> None:
-    found = read(tmp_path)
-    assert (found.name, found.split, found.suffix, found.size) == ("a b", "", ".png", SIZE)
-    assert found.image == tmp_path / "a b.png"
+    image = read(tmp_path)
+    assert (image.name, image.split, image.suffix, image.size) == ("a b", "", ".png", SIZE)
+    assert image.image == tmp_path / "a b.png"
     (tmp_path / "Valid").mkdir()
     Image.new("RGB", (3, 2)).save(tmp_path / "Valid/a.png")
     path, table = tmp_path / "Valid/x.y.json", {"shapes": [], "imagePath": "C:\\photos\\a.png"}
-    found = labelme.read_file(path, table, tmp_path, Counter())
-    assert (found.name, found.split, found.size) == ("Valid/x.y", "val", (2, 3))
+    image = labelme.read_file(path, table, tmp_path, Counter())
+    assert (image.name, image.split, image.size) == ("Valid/x.y", "val", (2, 3))
 
 
 def test_the_image_inside_the_file_counts_first(tmp_path: Path) -> None:
     table = {"imageData": encoded(Image.new("RGB", (30, 20), (1, 2, 3)))}
-    found = read(tmp_path, **table, imagePath="gone.jpg")
-    assert (found.image, found.suffix) == (None, ".png")
+    annotated = read(tmp_path, **table, imagePath="gone.jpg")
+    assert (annotated.image, annotated.suffix) == (None, ".png")
     image = Image.open(io.BytesIO(labelme.image_bytes(table)))
     assert image.getpixel((0, 0)) == (1, 2, 3)
 
 
+MASK = shape("x", "mask", [[1, 1], [3, 3]])
+
+
 @pytest.mark.parametrize(
-    ("drawn", "said"),
+    ("entry", "message"),
     [
-        (
-            shape("x", "cuboid", [[1, 1], [2, 2]]),
-            "unknown shape_type 'cuboid'; expected one of polygon",
-        ),
+        (shape("x", "cuboid", [[1, 1]]), "unknown shape_type 'cuboid'; expected one of polygon"),
         (shape("x", ["polygon"], [[1, 1], [2, 2]]), "unknown shape_type"),
         (shape("x", "polygon", None), "not a list of [x, y]"),
         (shape("x", "polygon", [[1, None], [2, 2], [3, 4]]), "not a list of [x, y]"),
         (shape("x", "circle", [[1, 1]]), "a circle with 1 point; expected two"),
-        (shape("x", "mask", [[1, 1], [3, 3]]), "its mask is not an image as base64"),
-        (shape("x", "mask", [[1, 1], [3, 3]], mask="AAAA"), "cannot be read"),
-        (shape(None, "polygon", [[1, 1], [2, 2], [3, 4]]), "the label None is not a name"),
+        (MASK, "its mask is not an image as base64"),
+        ({**MASK, "mask": "AAAA"}, "cannot be read"),
+        (shape(None, "polygon", CORNERS), "the label None is not a name"),
         ("x", "shape 1 is 'x'"),
     ],
 )
-def test_shapes_that_are_refused(tmp_path: Path, drawn: Any, said: str) -> None:
-    assert said in refused(tmp_path, drawn)
+def test_shapes_that_are_refused(tmp_path: Path, entry: Any, message: str) -> None:
+    assert message in refused(tmp_path, entry)
 
 
-def test_images_that_are_refused(tmp_path: Path) -> None:
-    missing = refused(tmp_path, imagePath="gone.jpg")
-    assert "the image is missing; its imagePath is 'gone.jpg'" in missing
-    assert "try: cp /path/to/gone.jpg" in missing
-    assert "neither imageData nor imagePath" in refused(tmp_path, imagePath=None)
-    assert "says 31 x 20 pixels" in refused(tmp_path, imageWidth=31)
-    assert "imageData is not an image" in refused(tmp_path, imageData="A")
-    assert "cannot be read" in refused(tmp_path, imageData="AAAA")
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"imagePath": "gone.jpg"}, "the image is missing; its imagePath is 'gone.jpg'"),
+        ({"imagePath": "gone.jpg"}, "try: cp /path/to/gone.jpg"),
+        ({"imagePath": None}, "neither imageData nor imagePath"),
+        ({"imageWidth": 31}, "says 31 x 20 pixels"),
+        ({"imageData": "A"}, "imageData is not an image"),
+        ({"imageData": "AAAA"}, "cannot be read"),
+        ({"imagePath": "b.png"}, "cannot be read"),
+    ],
+)
+def test_images_that_are_refused(tmp_path: Path, table: dict[str, Any], message: str) -> None:
     (tmp_path / "b.png").write_bytes(b"no image")
-    assert "cannot be read" in refused(tmp_path, imagePath="b.png")
+    assert message in refused(tmp_path, **table)
 
 
-def test_the_class_list(tmp_path: Path) -> None:
-    assert labelme.read_class_list([tmp_path]) is None
-    (tmp_path / "labels.txt").write_text("__ignore__\n_background_\npotted plant\n\ntv/monitor\n")
-    names, path = labelme.read_class_list([tmp_path / "none", tmp_path]) or ([], None)
-    assert path == tmp_path / "labels.txt"
-    assert class_table(names).names == ("background", "potted plant", "tv/monitor")
+@pytest.mark.parametrize("folder", [".", ".."])
+def test_the_class_list(tmp_path: Path, folder: str) -> None:
+    root = tmp_path / "images"
+    root.mkdir()
+    path = (root / folder / "labels.txt").resolve()
+    path.write_text("__ignore__\n_background_\npotted plant\n\ntv/monitor\n")
+    annotations = Annotations("labelme", "", images=[read(root)])
+    labelme.gather(root, annotations)
+    assert annotations.notes == [f"class names from {path}"]
+    names = class_table(annotations.names).names
+    assert names == ("background", "potted plant", "tv/monitor")

@@ -1,6 +1,3 @@
-"""Shapes against their definitions, pixel by pixel (polygons in exact fractions), and against
-matplotlib and pycocotools."""
-
 from __future__ import annotations
 
 from fractions import Fraction
@@ -36,7 +33,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 
 def filled(part: Any, size: tuple[int, int] = SIZE) -> np.ndarray:
-    """(H, W) bool."""
     mask = np.zeros(size, bool)
     rows, columns, inside = part.pixels(size)
     assert mask[rows, columns].shape == inside.shape
@@ -45,7 +41,7 @@ def filled(part: Any, size: tuple[int, int] = SIZE) -> np.ndarray:
 
 
 def defined(points: list[tuple[float, float]], size: tuple[int, int] = SIZE) -> np.ndarray:
-    """Even-odd: a ray from the center to the left crosses an odd number of edges."""
+    """Fill by the even-odd rule: a ray to the left crosses an odd number of edges."""
     corners = [(Fraction(x), Fraction(y)) for x, y in points]
     mask = np.zeros(size, bool)
     for i, j in np.ndindex(size):
@@ -68,29 +64,23 @@ def test_a_pixel_belongs_to_a_polygon_if_its_center_does(points: list[tuple[floa
 
 @pytest.mark.parametrize("seed", range(20))
 def test_neighbors_leave_no_gap_and_share_no_pixel(seed: int) -> None:
-    """A fan of triangles around a point covers the image exactly once."""
+    # A fan of triangles around a point covers the image exactly once.
     rng = np.random.default_rng(seed)
     middle = rng.uniform((0, 0), SIZE[::-1])
     angles = np.append(rng.uniform(0, 2 * np.pi, 9), np.arange(0, 6.3, 0.7))
     rim = middle + 60 * np.stack([np.cos(np.sort(angles)), np.sin(np.sort(angles))], axis=1)
-    total = sum(
-        filled(Polygon(np.stack([middle, a, b]))).astype(int)
-        for a, b in zip(rim, np.roll(rim, -1, axis=0), strict=True)
-    )
-    np.testing.assert_array_equal(total, 1)
-
-
-def star(seed: int) -> np.ndarray:
-    """(N, 2) corners around a point in an image of 120 x 160 pixels; no two edges cross."""
-    rng = np.random.default_rng(seed)
-    angles = np.sort(rng.uniform(0, 2 * np.pi, 15))
-    reach = rng.uniform(10, 70, 15)[:, None]
-    return (80.3, 60.7) + reach * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    corners = zip(rim, np.roll(rim, -1, axis=0), strict=True)
+    triangles = [Polygon(np.stack([middle, *pair])) for pair in corners]
+    np.testing.assert_array_equal(sum(filled(part).astype(int) for part in triangles), 1)
 
 
 @pytest.mark.parametrize("seed", range(10))
 def test_matplotlib_and_pycocotools_agree(seed: int) -> None:
-    points = star(seed)
+    # Corners around a point in an image of 120 x 160 pixels; no two edges cross.
+    rng = np.random.default_rng(seed)
+    angles = np.sort(rng.uniform(0, 2 * np.pi, 15))
+    reach = rng.uniform(10, 70, 15)[:, None]
+    points = (80.3, 60.7) + reach * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     rows, columns = np.indices((120, 160)) + 0.5
     centers = np.stack([columns.ravel(), rows.ravel()], axis=1)
     inside = Path(points).contains_points(centers).reshape(rows.shape)
@@ -115,8 +105,8 @@ def test_rectangles_and_rings() -> None:
     np.testing.assert_array_equal(filled(quarter), filled(rectangle(4, 2, 7, 8)))
     cosine, sine = np.cos(np.pi / 6), np.sin(np.pi / 6)
     corners = rotated_rectangle(5, 1, 5, 10, 30).points[[0, 1, 3]]
-    wanted = [[5, 1], [5 + 5 * cosine, 1 + 5 * sine], [5 - 10 * sine, 1 + 10 * cosine]]
-    np.testing.assert_allclose(corners, wanted)
+    expected = [[5, 1], [5 + 5 * cosine, 1 + 5 * sine], [5 - 10 * sine, 1 + 10 * cosine]]
+    np.testing.assert_allclose(corners, expected)
     # An outline that encircles a part twice has a hole there.
     ring = [(0, 0), (9, 0), (9, 9), (0, 9), (0, 0), (3, 3), (6, 3), (6, 6), (3, 6), (3, 3)]
     mask = filled(Polygon(np.array(ring, np.float64)))
@@ -135,7 +125,6 @@ def test_coordinates_far_away_are_harmless(far: float) -> None:
 def test_an_ellipse_is_a_stretched_and_rotated_circle(
     rotation: float, radii: tuple[float, ...]
 ) -> None:
-    """The center of a pixel, rotated back and squeezed, is in the unit circle."""
     ellipse = Ellipse(8.2, 6.4, *radii, rotation)
     rows, columns = np.indices(SIZE) + 0.5
     place = ((columns - 8.2) + 1j * (rows - 6.4)) * np.exp(-1j * np.radians(rotation))
@@ -163,7 +152,7 @@ def test_points_are_pairs_or_a_flat_list() -> None:
 
 
 def runs_by_pixel(mask: np.ndarray) -> list[int]:
-    """The definition: down the columns, one pixel after the other, zeros first."""
+    """Count down the columns, one pixel after the other, zeros first."""
     counts, last = [0], 0
     for pixel in mask.T.ravel().astype(int).tolist():
         if pixel != last:
@@ -174,7 +163,7 @@ def runs_by_pixel(mask: np.ndarray) -> list[int]:
 
 
 def compress(counts: list[int]) -> str:
-    """The algorithm of COCO's own code."""
+    """Compress as COCO's own code does."""
     text = ""
     for k, count in enumerate(counts):
         value, more = count - (counts[k - 2] if k > 2 else 0), True
@@ -185,15 +174,18 @@ def compress(counts: list[int]) -> str:
     return text
 
 
-def masks() -> list[np.ndarray]:
-    rng = np.random.default_rng(0)
-    random = [rng.random((h, w)) < p for h, w, p in ((7, 5, 0.5), (40, 60, 0.1), (1, 9, 0.9))]
-    blob = np.zeros((300, 500), bool)
-    blob[20:250, 30:470] = True
-    return [*random, blob, np.ones((3, 4), bool), np.zeros((3, 4), bool)]
+RANDOM = np.random.default_rng(0)
+BLOB = np.zeros((300, 500), bool)
+BLOB[20:250, 30:470] = True
 
 
-@pytest.mark.parametrize("mask", masks())
+@pytest.mark.parametrize(
+    "mask",
+    [
+        *(RANDOM.random(size) < p for size, p in (((7, 5), 0.5), ((40, 60), 0.1), ((1, 9), 0.9))),
+        *(BLOB, np.ones((3, 4), bool), np.zeros((3, 4), bool)),
+    ],
+)
 def test_run_lengths_give_the_mask_back(mask: np.ndarray) -> None:
     counts = runs_by_pixel(mask)
     encoded = coco.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
@@ -203,8 +195,8 @@ def test_run_lengths_give_the_mask_back(mask: np.ndarray) -> None:
         runs = read_run_lengths({"size": list(mask.shape), "counts": form})
         np.testing.assert_array_equal(filled(runs, mask.shape), mask)
         assert runs.area == mask.sum()
-    again = encode_run_lengths(mask)
-    assert (again.counts.tolist(), again.size) == (counts, mask.shape)
+    runs = encode_run_lengths(mask)
+    assert (runs.counts.tolist(), runs.size) == (counts, mask.shape)
 
 
 @settings(max_examples=200)

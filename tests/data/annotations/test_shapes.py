@@ -1,5 +1,3 @@
-"""Painting shapes, names of labels, finding and checking images, recognizing files."""
-
 from __future__ import annotations
 
 import json
@@ -13,11 +11,10 @@ from PIL import Image
 from fullconv.core.errors import FullconvError
 from fullconv.data.annotations.detect import read_annotations, read_json
 from fullconv.data.annotations.image_finder import ImageFinder, split_from_folders
-from fullconv.data.annotations.rasterize import rectangle
+from fullconv.data.annotations.rasterize import Stamp, rectangle
 from fullconv.data.annotations.shapes import (
     AnnotatedImage,
     Shape,
-    Stamp,
     check_image,
     class_name,
     class_table,
@@ -85,15 +82,14 @@ def test_an_image_must_have_the_stated_size(tmp_path: Path) -> None:
         check_image(path, 4, 5)
     with pytest.raises(FullconvError, match="before the EXIF rotation"):
         check_image(path, 6, 4)
-    path.rename(tmp_path / "a.jfif")  # the suffix is that of the format
-    assert check_image(tmp_path / "a.jfif")[1] == ".png"
+    path.rename(tmp_path / "a.bin")  # the suffix is that of the format
+    assert check_image(tmp_path / "a.bin")[1] == ".png"
     Image.new("RGB", (6, 4)).save(tmp_path / "b.ico")
     with pytest.raises(FullconvError, match="not in an image format"):
         check_image(tmp_path / "b.ico")
 
 
 def test_images_are_found_by_their_names(tmp_path: Path) -> None:
-    """As COCO itself is on disk: annotations/instances_val2017.json and val2017/."""
     for name in ("val2017/a.jpg", "one/b.jpg", "two/b.jpg", "annotations/c.jpg", "x/photos/d.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -128,9 +124,10 @@ def test_files_of_one_tool_are_read(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(json.dumps(COCO))
     (tmp_path / "b.json").write_text('[{"data": {}, "annotations": []}]')
     (tmp_path / "c.json").write_text('{"other": 1}')
-    with pytest.raises(FullconvError, match=r"2 tools: coco \(.*a\.json\), label-studio \(") as e:
+    message = r"2 tools: coco \(.*a\.json\), label-studio \("
+    with pytest.raises(FullconvError, match=message) as caught:
         read(tmp_path)
-    assert e.value.hint.endswith("OUT --layout coco   # or --layout label-studio")
+    assert caught.value.hint.endswith("OUT --layout coco   # or --layout label-studio")
     for tool in ("coco", "label-studio", "labelme", "ultralytics"):
         annotations = read(tmp_path, tool)
         assert (annotations.tool, annotations.images, annotations.problems) == (tool, [], [])

@@ -5,51 +5,29 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from pairs import noise, only, rules_of, save, turned, write_pairs
 
 from fullconv.cli.main import run
 from fullconv.core.labels import voc_color
-from fullconv.data.check.check import CheckReport, check
-from fullconv.data.check.finding import Finding
+from fullconv.data.check.check import check
 from fullconv.data.check.repair import repair
 from fullconv.data.io.masks import read_mask
 
 pytestmark = pytest.mark.usefixtures("small_images")
 
 NAMED = 'classes = ["sky", "road"]\n'
+THREE = 'classes = ["sky", "road", "pole"]\n'
+BACKGROUND = 'classes = ["background", "road"]\n'
 IDS = np.array([[0, 1, 1], [1, 0, 0]], np.uint8)
 OTHER = np.array([[1, 0, 1], [1, 1, 0]], np.uint8)
 STRANGE = np.array([[7, 9, 9], [1, 0, 0]], np.uint8)
-SOFT = np.concatenate([np.zeros(80), np.full(80, 255), np.arange(5, 255, 10)])[None].astype(
-    np.uint8
-)
-HARD = np.where(SOFT > 100, 255, 0).astype(np.uint8)
+SOFT = np.concatenate([np.zeros(80), np.full(80, 255), np.arange(5, 255, 10)])[None]
+HARD = np.where(SOFT > 100, 255, 0)
 GOOD = {"train/a": IDS, "val/b": OTHER}
-
-
-def photo(seed: int, size: tuple[int, int] = (2, 3)) -> Image.Image:
-    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
-    return Image.fromarray(pixels)
-
-
-def draw(
-    root: Path, masks: dict[str, np.ndarray], *, toml: str = NAMED, suffix: str = ".png"
-) -> Path:
-    """Write a pair per mask, by "split/stem", as images/split/stem.png and masks/split/stem.png."""
-    for number, (name, values) in enumerate(masks.items()):
-        mask = Image.fromarray(values.astype(np.uint8))
-        for path, image in (
-            (root / f"images/{name}.png", photo(number, values.shape[:2])),
-            (root / f"masks/{name}{suffix}", mask),
-        ):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            image.save(path)
-    if toml:
-        (root / "dataset.toml").write_text(toml)
-    return root
 
 
 def bands(*ids: int, size: tuple[int, int] = (100, 100)) -> np.ndarray:
@@ -62,16 +40,6 @@ def spot(rows: int, columns: int, value: int, *ids: int) -> np.ndarray:
     mask = bands(*ids)
     mask[:rows, :columns] = value
     return mask
-
-
-def rules(report: CheckReport) -> list[str]:
-    return [finding.rule for finding in report.findings]
-
-
-def only(report: CheckReport, rule: str) -> Finding:
-    findings = [finding for finding in report.findings if finding.rule == rule]
-    assert len(findings) == 1, report.text()
-    return findings[0]
 
 
 def paste(root: Path, fix: str) -> None:
@@ -87,56 +55,64 @@ Make = Callable[[Path], object]
 
 
 def on(masks: dict[str, np.ndarray], toml: str = NAMED) -> Make:
-    return lambda root: draw(root, masks, toml=toml)
+    return lambda root: write_pairs(root, masks, toml=toml)
 
 
-def good_and(*changes: Make, toml: str = NAMED) -> Make:
+def twice(mask: np.ndarray, toml: str = NAMED) -> Make:
+    return on({"train/a": mask, "val/b": mask}, toml)
+
+
+def good_and(file: str, size: tuple[int, int] = (2, 3), **options: Any) -> Make:
+    """Return a function that writes good pairs and another image."""
+
     def make(root: Path) -> None:
-        draw(root, GOOD, toml=toml)
-        for change in changes:
-            change(root)
+        write_pairs(root, GOOD, toml=NAMED)
+        save(root / file, noise(7, size), **options)
 
     return make
 
 
-def turned(root: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    photo(7, (2, 3)).save(root / "images/train/a.png", exif=exif)
+def good_without(file: str) -> Make:
+    def make(root: Path) -> None:
+        write_pairs(root, GOOD, toml=NAMED)
+        (root / file).unlink()
+
+    return make
 
 
 def truncated(root: Path) -> None:
+    write_pairs(root, GOOD, toml=NAMED)
     image = root / "images/train/a.png"
     image.write_bytes(image.read_bytes()[:60])
     (root / "masks/val/b.png").write_bytes(b"")
 
 
-THREE = 'classes = ["sky", "road", "pole"]\n'
-BACKGROUND = 'classes = ["background", "road"]\n'
 HALF = bands(0, 1)
+SOFT_MASKS = {"train/a": SOFT, "train/c": HARD, "val/b": SOFT}
 # fmt: off
 FINDINGS: list[tuple[Make, str, str, str, tuple[str, ...], str]] = [
-    (good_and(lambda r: photo(7).save(r / "images/train/c.png")), "unpaired-image", "warning",
+    (good_and("images/train/c.png"), "unpaired-image", "warning",
      "left out 1 image without a mask of the same name.", ("images/train/c.png",), "add masks"),
-    (good_and(lambda r: photo(7).save(r / "masks/val/d.png")), "unpaired-mask", "warning",
+    (good_and("masks/val/d.png"), "unpaired-mask", "warning",
      "left out 1 mask without an image of the same name.", ("masks/val/d.png",), "add images"),
-    (good_and(lambda r: photo(7).save(r / "images/train/a.tif")), "doubled-stem", "error",
+    (good_and("images/train/a.tif"), "doubled-stem", "error",
      "1 image has the same file name without extension", ("images/train/a.tif",),
      "keep one image per name"),
-    (good_and(lambda r: photo(7).save(r / "masks/train/a.tif")), "doubled-stem", "error",
+    (good_and("masks/train/a.tif"), "doubled-stem", "error",
      "1 mask has the same file name without extension", ("masks/train/a.tif",),
      "keep one mask per name"),
-    (good_and(lambda r: photo(7, (5, 4)).save(r / "images/train/a.png")), "size", "error",
+    (good_and("images/train/a.png", (5, 4)), "size", "error",
      "a.png has 5 x 4 pixels (height x width), its mask 2 x 3.", ("masks/train/a.png",),
      "export the masks again"),
-    (good_and(turned), "size", "error", "is turned by 90 degrees", ("masks/train/a.png",), "exp"),
-    (good_and(truncated), "unreadable", "error", "2 files cannot be read; the first one: image ",
+    (good_and("images/train/a.png", exif=turned()), "size", "error", "is turned by 90 degrees",
+     ("masks/train/a.png",), "export the masks again"),
+    (truncated, "unreadable", "error", "2 files cannot be read; the first one: image ",
      ("images/train/a.png", "masks/val/b.png"), "copy or download"),
-    (good_and(lambda r: (r / "masks/val/b.png").unlink()), "empty-split", "warning",
+    (good_without("masks/val/b.png"), "empty-split", "warning",
      "the split 'val' has no image with a mask.", (), "add pairs to val"),
-    (good_and(lambda r: (r / "masks/train/a.png").unlink()), "empty-split", "error",
+    (good_without("masks/train/a.png"), "empty-split", "error",
      "the split 'train' has no image with a mask.", (), "add pairs to train"),
-    (good_and(toml=THREE), "absent-class", "warning", "1 of 3 classes never occurs: pole.", (),
+    (on(GOOD, THREE), "absent-class", "warning", "1 of 3 classes never occurs: pole.", (),
      "no"),
     (on({"train/a": IDS * 0, "val/b": OTHER}), "class-not-in-train", "warning",
      "1 class occurs in val but not in train: road.", (), "move images"),
@@ -144,11 +120,11 @@ FINDINGS: list[tuple[Make, str, str, str, tuple[str, ...], str]] = [
      "1 class occurs in train only, and will not be evaluated: road.", (), "move images"),
     (on({"train/a": IDS, "train/c": np.full_like(IDS, 255), "val/b": OTHER}), "all-ignored",
      "warning", "1 mask is entirely ignored", ("masks/train/c.png",), "remove them"),
-    (on({"train/a": spot(34, 100, 255, 0, 1), "val/b": spot(34, 100, 255, 0, 1)}), "void-share",
+    (twice(spot(34, 100, 255, 0, 1)), "void-share",
      "note", "34% of all pixels are ignored", (), "nothing, if"),
-    (on({"train/a": spot(2, 100, 1, 0), "val/b": spot(2, 100, 1, 0)}), "imbalance", "note",
+    (twice(spot(2, 100, 1, 0)), "imbalance", "note",
      "sky covers 98.0% of the labeled pixels of train.", (), "--class-weights balanced"),
-    (on({"train/a": spot(1, 1, 2, 0, 1), "val/b": spot(1, 1, 2, 0, 1)}, THREE), "imbalance",
+    (twice(spot(1, 1, 2, 0, 1), THREE), "imbalance",
      "note", "1 class covers less than 0.02% of the labeled pixels of train: pole.", (),
      "look at the IoU"),
     (on({"train/a": bands(0), "train/b": HALF, "val/c": HALF}, BACKGROUND), "empty-mask", "note",
@@ -166,17 +142,10 @@ FINDINGS: list[tuple[Make, str, str, str, tuple[str, ...], str]] = [
     (on({"train/a": STRANGE, "val/b": OTHER}), "unknown-value", "error",
      "2 mask values have no class (25.00% of all pixels): 9 16.67%, 7 8.33%.",
      ("masks/train/a.png",), '9 = "ignore"'),
-    *(
-        (
-            on({"train/a": SOFT, "train/c": HARD, "val/b": SOFT}, toml),
-            "soft-mask",
-            "error",
-            "2 of 3 masks have gray levels between black and white (27 levels in all masks)",
-            ("masks/train/a.png", "masks/val/b.png"),  # not the hard one
-            "with a threshold of ",
-        )
-        for toml in ("", NAMED + '[map]\n255 = "road"')
-    ),
+    *((on(SOFT_MASKS, toml), "soft-mask", "error",
+       "2 of 3 masks have gray levels between black and white (27 levels in all masks)",
+       ("masks/train/a.png", "masks/val/b.png"),  # not the hard one
+       "with a threshold of ") for toml in ("", NAMED + '[map]\n255 = "road"')),
     (on({"train/a": np.random.default_rng(0).integers(0, 256, (8, 8, 3))}), "unknown-color",
      "error", "64 mask values have no class", ("masks/train/a.png",),
      "The 2 colors that were probably meant: #000000, #800000."),
@@ -186,13 +155,7 @@ FINDINGS: list[tuple[Make, str, str, str, tuple[str, ...], str]] = [
 
 @pytest.mark.parametrize(("make", "rule", "level", "message", "files", "fix"), FINDINGS)
 def test_findings(
-    tmp_path: Path,
-    make: Make,
-    rule: str,
-    level: str,
-    message: str,
-    files: tuple[str, ...],
-    fix: str,
+    tmp_path: Path, make: Make, rule: str, level: str, message: str, files: tuple[str], fix: str
 ) -> None:
     make(tmp_path)
     finding = only(check(tmp_path), rule)
@@ -202,42 +165,35 @@ def test_findings(
     assert fix in finding.fix
 
 
-TINY = {"train/a": bands(0, 1, size=(31, 60)), "val/b": bands(0, 1, size=(32, 60))}
-
-
 def test_tiny_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    finding = only(check(draw(tmp_path, TINY)), "tiny-image")
+    tiny = {"train/a": bands(0, 1, size=(31, 60)), "val/b": bands(0, 1, size=(32, 60))}
+    finding = only(check(write_pairs(tmp_path, tiny, toml=NAMED)), "tiny-image")
     assert (finding.level, finding.files) == ("note", ("images/train/a.png",))
 
 
-FINE: list[tuple[dict[str, np.ndarray], str]] = [
-    (GOOD, NAMED),
-    ({"train/a": bands(0, 1, 255, 0), "val/b": bands(0, 1, 1, 0)}, BACKGROUND),
-    ({"train/a": spot(33, 100, 255, 0, 1), "val/b": spot(33, 100, 255, 0, 1)}, NAMED),
-    ({k: np.repeat(v[..., None] * 255, 3, 2) for k, v in GOOD.items()},
-     NAMED + '[map]\n"#000000" = "sky"\n"#ffffff" = "road"'),
-]  # fmt: skip
+COLORED = {name: np.repeat(mask[..., None] * 255, 3, 2) for name, mask in GOOD.items()}
+FINE: list[Make] = [
+    on(GOOD),
+    on({"train/a": bands(0, 1, 255, 0), "val/b": bands(0, 1, 1, 0)}, BACKGROUND),
+    twice(spot(33, 100, 255, 0, 1)),
+    on(COLORED, NAMED + '[map]\n"#000000" = "sky"\n"#ffffff" = "road"'),
+    good_and("images/train/a.png", (3, 2), exif=turned()),  # upright it is (2, 3)
+]
 
 
-@pytest.mark.parametrize(("masks", "toml"), FINE)
-def test_nothing_is_found(tmp_path: Path, masks: dict[str, np.ndarray], toml: str) -> None:
-    report = check(draw(tmp_path, masks, toml=toml))
+@pytest.mark.parametrize("make", FINE, ids=["good", "ignored", "a third", "colors", "upright"])
+def test_nothing_is_reported(tmp_path: Path, make: Make) -> None:
+    make(tmp_path)
+    report = check(tmp_path)
     assert report.findings == ()
     report.raise_for_errors()
 
 
-def test_sizes_are_compared_upright(tmp_path: Path) -> None:
-    draw(tmp_path, GOOD)
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    photo(7, (3, 2)).save(tmp_path / "images/train/a.png", exif=exif)  # upright it is (2, 3)
-    assert check(tmp_path).findings == ()
-
-
 def test_errors_come_before_warnings_before_notes(tmp_path: Path) -> None:
+    masks = {"train/a": STRANGE % 8 * 2 % 11, "val/b": OTHER}
     toml = 'classes = ["sky", "road", "car", "tree"]'
-    report = check(draw(tmp_path, {"train/a": STRANGE % 8 * 2 % 11, "val/b": OTHER}, toml=toml))
+    report = check(write_pairs(tmp_path, masks, toml=toml))
     levels = [finding.level for finding in report.findings]
     assert levels == sorted(levels, key=("error", "warning", "note").index)
     assert len(set(levels)) > 1
@@ -247,7 +203,7 @@ def test_errors_come_before_warnings_before_notes(tmp_path: Path) -> None:
 
 
 def test_a_map_for_unknown_values(tmp_path: Path) -> None:
-    draw(tmp_path, {"train/a": STRANGE, "val/b": OTHER})
+    write_pairs(tmp_path, {"train/a": STRANGE, "val/b": OTHER}, toml=NAMED)
     fix = only(check(tmp_path), "unknown-value").fix
     paste(tmp_path, fix.replace('9 = "ignore"', '9 = "road"'))
     report = check(tmp_path)
@@ -259,9 +215,9 @@ def test_a_map_for_unknown_values(tmp_path: Path) -> None:
 def test_a_repaired_copy_of_jpeg_masks(tmp_path: Path) -> None:
     mask = np.zeros((64, 64), np.uint8)
     mask[20:50, 10:40] = 255
-    root = draw(tmp_path / "data", {"train/a": mask, "val/b": mask.T}, toml="", suffix=".jpg")
+    root = write_pairs(tmp_path / "data", {"train/a": mask, "val/b": mask.T}, suffix=".jpg")
     report = check(root)
-    assert rules(report) == ["lossy-mask"]
+    assert rules_of(report) == ["lossy-mask"]
     assert report.errors[0].files == ("masks/train/a.jpg", "masks/val/b.jpg")
     assert run(shlex.split(report.errors[0].fix.split("\n")[1])[1:]) == 0
     report = check(tmp_path / "data_fixed")
@@ -271,7 +227,7 @@ def test_a_repaired_copy_of_jpeg_masks(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("toml", ["", NAMED])
 def test_a_class_for_white(tmp_path: Path, toml: str) -> None:
-    draw(tmp_path, {name: mask * 255 for name, mask in GOOD.items()}, toml=toml)
+    write_pairs(tmp_path, {name: mask * 255 for name, mask in GOOD.items()}, toml=toml)
     (finding,) = check(tmp_path).errors
     assert finding.rule == "black-and-white"
     assert finding.files == ("masks/train/a.png", "masks/val/b.png")
@@ -280,6 +236,7 @@ def test_a_class_for_white(tmp_path: Path, toml: str) -> None:
     paste(tmp_path, finding.fix)
     report = check(tmp_path)
     assert report.findings == ()
+    assert report.dataset.labels.names == (("sky", "road") if toml else ("background", "object"))
     assert report.class_pixels == {"train": [3, 3], "val": [2, 4]}
 
 
@@ -288,16 +245,16 @@ def test_a_class_for_white(tmp_path: Path, toml: str) -> None:
     [('[map]\n255 = "ignore"', False), ('[colors]\nsky = "#0000ff"\nroad = "#804080"', True)],
 )
 def test_white_that_is_declared(tmp_path: Path, toml: str, is_error: bool) -> None:
-    draw(tmp_path, {"train/a": IDS * 255}, toml=NAMED + toml)
-    assert ("black-and-white" in rules(check(tmp_path))) == is_error
+    root = write_pairs(tmp_path, {"train/a": IDS * 255}, toml=NAMED + toml)
+    assert ("black-and-white" in rules_of(check(root))) == is_error
 
 
 def test_names_in_a_list_are_proposed_for_black_and_white(tmp_path: Path) -> None:
     masks = {f"train/{k}": 255 * (IDS if k % 2 else OTHER) for k in range(4)}
-    root = draw(tmp_path / "data", {**masks, "val/v": 255 * IDS}, toml="")
+    root = write_pairs(tmp_path / "data", {**masks, "val/v": 255 * IDS})
     (root / "classes.txt").write_text("crack (old)\n")
     report = check(root)
-    assert rules(report) == ["black-and-white"]
+    assert rules_of(report) == ["black-and-white"]
     first = report.text().splitlines()[0]
     assert first.endswith("class names from classes.txt: the rest is background)")
     assert "crack (old) (proposed)" in report.text()
@@ -311,8 +268,8 @@ def test_names_in_a_list_are_proposed_for_black_and_white(tmp_path: Path) -> Non
 def test_a_table_for_colors(tmp_path: Path) -> None:
     colors = np.array([voc_color(0), voc_color(1), (1, 2, 3)], np.uint8)
     ids = np.array([[0, 1], [2, 2]])
-    draw(tmp_path, {"train/a": colors[ids], "val/b": np.zeros((2, 2, 3))}, toml="")
-    report = check(tmp_path)
+    masks = {"train/a": colors[ids], "val/b": np.zeros((2, 2, 3))}
+    report = check(write_pairs(tmp_path, masks))
     assert [finding.rule for finding in report.errors] == ["colors-without-table"]
     paste(tmp_path, report.errors[0].fix)
     report = check(tmp_path)
@@ -323,19 +280,19 @@ def test_a_table_for_colors(tmp_path: Path) -> None:
 
 
 def test_a_map_for_unknown_colors_includes_those_that_match_by_chance(tmp_path: Path) -> None:
-    rgb = np.array([[(128, 0, 0), (1, 2, 3)]])  # the palette's color of class 1
-    draw(tmp_path, {"train/a": rgb, "val/b": rgb})
+    rgb = np.array([[(128, 0, 0), (1, 2, 3), (0, 0, 0), (0, 0, 0)]])  # palette: classes 1 and 0
+    twice(rgb)(tmp_path)
     finding = only(check(tmp_path), "unknown-color")
-    assert "1 mask value has no class (50.00% of all pixels): #010203" in finding.message
+    assert "1 mask value has no class (25.00% of all pixels): #010203" in finding.message
     assert '"#800000" = "road"' in finding.fix
     paste(tmp_path, finding.fix)
     assert check(tmp_path).errors == ()
 
 
 def test_gaps_between_ids_are_closed(tmp_path: Path) -> None:
-    draw(tmp_path, {name: mask * 128 for name, mask in GOOD.items()}, toml="")
+    write_pairs(tmp_path, {name: mask * 20 for name, mask in GOOD.items()})
     finding = only(check(tmp_path), "absent-class")
-    assert "127 of 129 classes never occur: " in finding.message
+    assert "19 of 21 classes never occur: " in finding.message
     assert finding.message.endswith("The ids in the masks have gaps.")
     paste(tmp_path, finding.fix)
     report = check(tmp_path)

@@ -1,112 +1,95 @@
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
+from pairs import only, rules_of, save
 from PIL import Image
 
-from fullconv.data.check.check import CheckReport, check
+from fullconv.data.check.check import check
 from fullconv.data.check.finding import Finding
 from fullconv.data.check.image_signature import Shift, estimate_shift
 from fullconv.data.check.rules_duplicates import misaligned
 from fullconv.data.check.scan import PairScan
 from fullconv.data.io.masks import read_values
-from fullconv.data.layouts.pairing import Pair
-from fullconv.data.synthetic.scenes import scene, write
+from fullconv.data.layouts.file_names import Pair
+from fullconv.data.synthetic import scenes as synthetic
+from fullconv.data.synthetic.scenes import scene
 
 
-def drawn(root: Path, train: int = 3) -> Path:
-    return write(root, train=train, val=2, test=2, size=(144, 208))
+def write(root: Path, train: int = 3) -> Path:
+    return synthetic.write(root, train=train, val=2, test=2, size=(144, 208))
 
 
-def only(report: CheckReport, rule: str) -> Finding:
-    found = [finding for finding in report.findings if finding.rule == rule]
-    assert len(found) == 1, report.text()
-    return found[0]
+def street(split: str, number: int, suffix: str = "jpg") -> str:
+    return f"images/{split}/street_{number:04}.{suffix}"
 
 
-def files(root: Path, split: str, folder: str = "images") -> list[Path]:
-    return sorted((root / folder / split).iterdir())
+def halve(path: Path, resampling: Image.Resampling) -> None:
+    with Image.open(path) as image:
+        half = image.resize((104, 72), resampling)
+    path.unlink()
+    half.save(path.with_suffix(".png"))
 
 
-def name(root: Path, path: Path) -> str:
-    return path.relative_to(root).as_posix()
-
-
-def test_synthetic_scenes_differ_and_are_not_shifted(tmp_path: Path) -> None:
-    rules = {finding.rule for finding in check(drawn(tmp_path, train=12)).findings}
-    assert not rules & {"leak", "near-leak", "duplicate", "near-duplicate"}
-    assert not rules & {"shifted-mask", "shifted-masks"}
-
-
-def test_the_same_file_in_two_splits(tmp_path: Path) -> None:
-    root = drawn(tmp_path)
-    first, other = files(root, "train")[0], files(root, "val")[1]
-    other.write_bytes(first.read_bytes())
-    finding = only(check(root), "leak")
-    assert finding.level == "warning"
-    assert finding.files == (name(root, first), name(root, other))
-    assert "1 image is in more than one split (train, val), byte for byte" in finding.message
-    assert finding.fix.endswith(f":\nfullconv check {root} --fix {root}_fixed")
-
-
-def test_the_same_file_twice_in_a_split(tmp_path: Path) -> None:
-    root = drawn(tmp_path)
-    first, other = files(root, "train")[:2]
-    other.write_bytes(first.read_bytes())
+@pytest.mark.parametrize(
+    ("rule", "copy", "message"),
+    [
+        ("leak", street("val", 1), "1 image is in more than one split (train, val), byte for byte"),
+        ("duplicate", street("train", 1), "1 image occurs more than once in a split"),
+    ],
+)
+def test_the_same_file_twice(tmp_path: Path, rule: str, copy: str, message: str) -> None:
+    root = write(tmp_path)
+    shutil.copy(root / street("train", 0), root / copy)
     report = check(root)
-    finding = only(report, "duplicate")
-    assert finding.files == (name(root, first), name(root, other))
-    assert "1 image occurs more than once in a split" in finding.message
-    assert "leak" not in {finding.rule for finding in report.findings}
+    finding = only(report, rule)
+    assert (finding.level, finding.files) == ("warning", (street("train", 0), copy))
+    assert message in finding.message
+    assert len({"leak", "duplicate"} & set(rules_of(report))) == 1
+    if rule == "leak":
+        assert finding.fix.endswith(f":\nfullconv check {root} --fix {root}_fixed")
 
 
 def test_an_image_that_was_resized_or_converted(tmp_path: Path) -> None:
-    root = drawn(tmp_path)
-    first, test, train = files(root, "train")[0], files(root, "test")[0], files(root, "train")[2]
-    half = Image.open(first).resize((104, 72))
-    half.save(test.with_suffix(".png"))
-    test.unlink()
-    mask = files(root, "test", "masks")[0]
-    Image.open(mask).resize((104, 72), Image.Resampling.NEAREST).save(mask)
-    report = check(root)
-    finding = only(report, "near-leak")
-    assert finding.files == tuple(sorted((name(root, first), name(root, test)[:-4] + ".png")))
+    root = write(tmp_path)
+    shutil.copy(root / street("train", 0), root / street("test", 0))
+    halve(root / street("test", 0), Image.Resampling.BICUBIC)
+    halve(root / "masks/test/street_0000.png", Image.Resampling.NEAREST)
+    finding = only(check(root), "near-leak")
+    assert finding.files == (street("test", 0, "png"), street("train", 0))
     assert "1 pair of similar images is in more than one split (test, train)" in finding.message
     assert finding.fix.endswith(f":\nfullconv check {root} --fix {root}_fixed")
-    Image.open(first).save(train.with_suffix(".png"))
-    train.unlink()
+    (root / street("train", 2)).unlink()
+    Image.open(root / street("train", 0)).save(root / street("train", 2, "png"))
     finding = only(check(root), "near-duplicate")
     assert finding.level == "note"
-    assert finding.files == tuple(sorted((name(root, first), name(root, train)[:-4] + ".png")))
+    assert finding.files == (street("train", 0), street("train", 2, "png"))
 
 
 def test_a_mask_that_was_shifted(tmp_path: Path) -> None:
-    root = drawn(tmp_path, train=10)
-    mask = files(root, "train", "masks")[4]
-    Image.fromarray(np.roll(read_values(mask), (6, -5), (0, 1))).save(mask)
+    root = write(tmp_path, train=10)
+    mask = root / "masks/train/street_0004.png"
+    save(mask, np.roll(read_values(mask), (6, -5), (0, 1)))
     finding = only(check(root), "shifted-mask")
-    assert finding.files == (name(root, mask),)
-    assert "when it is moved" in finding.message
-    rows, columns = finding.message.rpartition("moved ")[2].split(" and ")
-    assert abs(int(rows.split()[0]) - 6) <= 1
-    assert abs(int(columns.split()[0]) - 5) <= 1
-    assert rows.endswith("pixels up")
-    assert columns.endswith("pixels right.")
+    assert finding.files == ("masks/train/street_0004.png",)
+    offset = re.search(r"when it is moved (\d) pixels up and (\d) pixels right\.$", finding.message)
+    assert offset is not None
+    assert max(abs(int(offset[1]) - 6), abs(int(offset[2]) - 5)) <= 1
 
 
 def test_masks_that_were_all_shifted(tmp_path: Path) -> None:
-    root = tmp_path
-    for folder in ("images", "masks"):
-        (root / folder).mkdir()
     for seed in range(12):
         image, ids = scene(seed)
-        Image.fromarray(image).save(root / f"images/{seed}.png")
-        Image.fromarray(np.roll(ids, (0, 6), (0, 1))).save(root / f"masks/{seed}.png")
-    report = check(root)
+        save(tmp_path / f"images/{seed}.png", image)
+        save(tmp_path / f"masks/{seed}.png", np.roll(ids, (0, 6), (0, 1)))
+    report = check(tmp_path)
     finding = only(report, "shifted-masks")
-    assert "shifted-mask" not in {finding.rule for finding in report.findings}
+    assert "shifted-mask" not in rules_of(report)
     assert len(finding.files) == 12
     assert "seem to be shifted 6 pixels right against their images" in finding.message
     assert "when they are moved 6 pixels left" in finding.message
@@ -127,21 +110,15 @@ def framed(seed: int, size: tuple[int, int] = (192, 256)) -> np.ndarray:
 
 
 def test_images_with_the_same_frame_are_no_copies(tmp_path: Path) -> None:
-    for split, seeds in (("train", range(16)), ("val", range(16, 24))):
-        for folder in ("images", "masks"):
-            (tmp_path / folder / split).mkdir(parents=True)
-        for seed in seeds:
-            image = framed(seed)
-            Image.fromarray(image).save(tmp_path / f"images/{split}/{seed}.png")
-            ids = (image[..., 0] > 150).astype(np.uint8)
-            Image.fromarray(ids).save(tmp_path / f"masks/{split}/{seed}.png")
+    for seed in range(24):
+        name = f"{'train' if seed < 16 else 'val'}/{seed}.png"
+        save(tmp_path / "images" / name, framed(seed))
+        save(tmp_path / "masks" / name, framed(seed)[..., 0] > 150)
     (tmp_path / "dataset.toml").write_text('classes = ["dark", "skin"]\n')
-    found = {finding.rule for finding in check(tmp_path).findings}
-    assert not found & {"leak", "near-leak", "near-duplicate"}
-    # A real copy among them is still found.
-    copy = tmp_path / "images/val/20.png"
-    copy.unlink()
-    Image.fromarray(framed(3)).save(copy.with_suffix(".jpg"), quality=60)
+    assert not {"leak", "near-leak", "near-duplicate"} & set(rules_of(check(tmp_path)))
+    # A real copy among them is still reported.
+    (tmp_path / "images/val/20.png").unlink()
+    save(tmp_path / "images/val/20.jpg", framed(3), quality=60)
     assert only(check(tmp_path), "near-leak").files == ("images/train/3.png", "images/val/20.jpg")
 
 
@@ -160,10 +137,9 @@ def fixed_camera(root: Path, seed: int) -> Path:
         for _ in range(4):
             top, left = random.integers(0, 150, 2)
             image[top : top + 40, left : left + 40] = random.integers(0, 256, 3)
-        for folder, content in (("images", np.clip(image, 0, 255)), ("masks", zones)):
-            path = root / folder / ("train" if frame % 4 else "val") / f"{frame:02}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(content.astype(np.uint8)).save(path)
+        name = f"{'train' if frame % 4 else 'val'}/{frame:02}.png"
+        save(root / "images" / name, np.clip(image, 0, 255))
+        save(root / "masks" / name, zones)
     (root / "dataset.toml").write_text('classes = ["floor", "door", "belt"]\n')
     return root
 
@@ -172,70 +148,63 @@ def test_one_mask_for_all_frames_of_a_standing_camera_is_not_shifted(tmp_path: P
     for seed in (2, 5):  # where the borders of the zones fit edges elsewhere, by chance
         report = check(fixed_camera(tmp_path / f"{seed}", seed))
         assert report.findings == (), report.text()
-    # A mask of its own among them still counts.
-    root = tmp_path / "2"
-    masks = sorted((root / "masks/train").iterdir())
-    known = [only_shift(root, mask) for mask in masks]
-    most = masks[int(np.argmax(known))]
-    ids = np.array(Image.open(most))
+    # A mask of its own among them still counts, if it clearly fits better at another offset.
+    root, fits = tmp_path / "2", {}
+    for mask in sorted((root / "masks/train").iterdir()):
+        with Image.open(root / "images/train" / mask.name) as image:
+            shift = estimate_shift(np.asarray(image.convert("L")), read_values(mask), 1)
+        assert shift is not None
+        fits[mask] = shift.fit - 3 * max(shift.fit_at_zero, 0)
+    best = max(fits, key=fits.__getitem__)
+    ids = read_values(best).copy()
     ids[0, 0] = 1  # on the frame of the image, where nothing is compared
-    Image.fromarray(ids).save(most)
-    assert only(check(root), "shifted-mask").files == (name(root, most),)
+    save(best, ids)
+    assert only(check(root), "shifted-mask").files == (f"masks/train/{best.name}",)
 
 
-def only_shift(root: Path, mask: Path) -> float:
-    """Return how clearly a mask fits better at another offset."""
-    with Image.open(root / "images/train" / mask.name) as image:
-        grey = np.asarray(image.convert("L"))
-    found = estimate_shift(grey, read_values(mask), 1)
-    assert found is not None
-    return found.fit - 3 * max(found.fit_at_zero, 0)
-
-
-def votes(
-    offsets: list[tuple[int, int]], *, fit_at_zero: float = 0.0, fit: float = 9.0, still: int = 0
-) -> list[Finding]:
-    """Return the findings for masks with these offsets, and for `still` others, which fit equally
-    well at offset 0 and at an offset of their own."""
-    shifts = [Shift(rows, columns, 1, fit, fit_at_zero) for rows, columns in offsets]
-    alone = [(r, c) for r in range(-12, 13, 5) for c in range(-12, 13, 5) if (r, c) != (3, 3)]
-    shifts += [Shift(rows, columns, 1, fit, fit) for rows, columns in alone[:still]]
+def misaligned_of(shifts: list[Shift]) -> list[Finding]:
+    """Return the findings for masks with these shifts."""
     pair = Pair("a", Path("a.jpg"), Path("a.png"))
-    scans = [PairScan("train", pair, "", f"{k}", None, None, one) for k, one in enumerate(shifts)]
-    facts = SimpleNamespace(
-        scans=scans, names=lambda paths: tuple(map(str, paths)), dataset=SimpleNamespace(root="D")
+    scan = SimpleNamespace(
+        scans=[PairScan("train", pair, "", f"{k}", None, None, s) for k, s in enumerate(shifts)],
+        names=lambda paths: tuple(map(str, paths)),
+        dataset=SimpleNamespace(root="D"),
     )
-    return list(misaligned(facts))  # type: ignore[arg-type]
+    return list(misaligned(scan))  # type: ignore[arg-type]
 
 
-def test_eight_masks_and_four_in_ten_must_agree() -> None:
-    """With fewer votes, only single masks with a clear shift are reported."""
-    (all_of_them,) = votes([(5, 3)] * 8)
-    assert all_of_them.rule == "shifted-masks"
-    assert [f.rule for f in votes([(5, 3)] * 7)] == ["shifted-mask"]
-    assert [f.rule for f in votes([(5, 3)] * 8, still=12)] == ["shifted-masks"]  # 8 of 20
-    assert [f.rule for f in votes([(5, 3)] * 8, still=13)] == ["shifted-mask"]
-    assert [f.rule for f in votes([(5, 3)] * 8, fit=4.0)] == ["shifted-masks"]
-    assert votes([(5, 3)] * 7, fit=4.0) == []
-    assert votes([(5, 3)] * 8, fit=2.0) == []  # too weak to count
+@pytest.mark.parametrize(
+    ("count", "still", "fit", "fit_at_zero", "rules"),
+    [
+        # Eight masks and four in ten must agree; else single masks with a clear shift count.
+        (8, 0, 9.0, 0.0, ["shifted-masks"]),
+        (7, 0, 9.0, 0.0, ["shifted-mask"]),
+        (8, 12, 9.0, 0.0, ["shifted-masks"]),  # 8 of 20
+        (8, 13, 9.0, 0.0, ["shifted-mask"]),
+        (8, 0, 4.0, 0.0, ["shifted-masks"]),
+        (7, 0, 4.0, 0.0, []),
+        (8, 0, 2.0, 0.0, []),  # too weak to count
+        # The fit at offset 0 is at most 0.4 of the best one, for one mask and for many.
+        (1, 0, 9.0, 3.59, ["shifted-mask"]),
+        (1, 0, 9.0, 3.61, []),
+        (8, 0, 9.0, 3.59, ["shifted-masks"]),
+        (8, 0, 9.0, 3.61, []),
+    ],
+)
+def test_how_many_masks_must_agree_and_how_clearly(
+    count: int, still: int, fit: float, fit_at_zero: float, rules: list[str]
+) -> None:
+    """`still` masks fit equally well at offset 0 and at an offset of their own."""
+    own = [(r, c) for r in range(-12, 13, 5) for c in range(-12, 13, 5) if (r, c) != (3, 3)]
+    shifts = [Shift(5, 3, 1, fit, fit_at_zero)] * count
+    shifts += [Shift(rows, columns, 1, fit, fit) for rows, columns in own[:still]]
+    assert [finding.rule for finding in misaligned_of(shifts)] == rules
 
 
-def test_a_mask_must_fit_far_better_elsewhere() -> None:
-    """The fit at offset 0 is at most 0.4 of the best one, for one mask and for many."""
-    assert [f.rule for f in votes([(5, 3)], fit_at_zero=3.59)] == ["shifted-mask"]
-    assert votes([(5, 3)], fit_at_zero=3.61) == []
-    assert [f.rule for f in votes([(5, 3)] * 8, fit_at_zero=3.59)] == ["shifted-masks"]
-    assert votes([(5, 3)] * 8, fit_at_zero=3.61) == []
-
-
-def test_the_offset_that_most_masks_agree_on_is_found_among_thousands() -> None:
+def test_the_offset_that_most_masks_agree_on_is_taken_among_thousands() -> None:
     random = np.random.default_rng(0)
-    places = random.integers((-12, -12, 1), (13, 13, 3), (6000, 3)).tolist()
-    found = [Shift(r, c, step, 9.0 + k, 1.0) for k, (r, c, step) in enumerate(places)]
-    found += [Shift(6, -5, 1, 9.0, 1.0)] * 5000
-    pair = Pair("a", Path("a.jpg"), Path("a.png"))
-    scans = [PairScan("train", pair, "", f"{k}", None, None, one) for k, one in enumerate(found)]
-    facts = SimpleNamespace(scans=scans, names=lambda paths: tuple(map(str, paths)))
-    (finding,) = misaligned(facts)  # type: ignore[arg-type]
+    offsets = random.integers((-12, -12, 1), (13, 13, 3), (6000, 3)).tolist()
+    shifts = [Shift(r, c, step, 9.0 + k, 1.0) for k, (r, c, step) in enumerate(offsets)]
+    (finding,) = misaligned_of([*shifts, *[Shift(6, -5, 1, 9.0, 1.0)] * 5000])
     assert "fit the edges of their images best when they are moved" in finding.message
     assert "moved 6 pixels down and 5 pixels left" in finding.message

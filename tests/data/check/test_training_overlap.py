@@ -7,73 +7,55 @@ from pathlib import Path
 
 import pytest
 
+from fullconv.core.metric_names import current_names
 from fullconv.data.check.check import CheckReport, check
-from fullconv.data.check.training_overlap import (
-    describe_training_overlap,
-    training_split_fingerprint,
-)
-from fullconv.data.synthetic import scenes as drawn
+from fullconv.data.check.training_overlap import describe_training_overlap as describe
+from fullconv.data.check.training_overlap import training_split_fingerprint as fingerprint
+from fullconv.data.synthetic import scenes as synthetic
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("scenes")
-    return drawn.write(place, train=3, val=2, test=2, size=(48, 64))
+    folder = tmp_path_factory.mktemp("scenes")
+    return synthetic.write(folder, train=3, val=2, test=2, size=(48, 64))
 
 
-def added(root: Path, to: Path, source: str, target: str) -> CheckReport:
-    """Check a copy of the dataset that has the images of one split in another, too."""
+def check_with(root: Path, to: Path, split: str) -> CheckReport:
+    """Check a copy of the dataset that has the images of a split in train, too."""
     shutil.copytree(root, to)
-    for part in ("images", "masks"):
-        for path in (to / part / source).iterdir():
-            shutil.copy(path, to / part / target / f"more_{path.name}")
+    for folder in ("images", "masks"):
+        for path in (to / folder / split).iterdir():
+            shutil.copy(path, to / folder / "train" / f"more_{path.name}")
     return check(to)
 
 
-def test_a_split_is_recognized_by_its_images(root: Path) -> None:
-    report = check(root)
-    records = training_split_fingerprint(report, None)
-    assert describe_training_overlap(records, report) == "train (3 images)"
+def test_a_split_is_recognized_by_its_images(root: Path, tmp_path: Path) -> None:
+    report, both = check(root), check_with(root, tmp_path / "both", "val")
+    records = fingerprint(report, None)
+    assert describe(records, report) == "train (3 images)"
     assert len(records[0]["fingerprint"]) == 16
-    assert describe_training_overlap([], report) == ""
-
-
-def test_train_and_val_together_are_recognized_in_the_official_split(
-    root: Path, tmp_path: Path
-) -> None:
-    both = added(root, tmp_path / "both", "val", "train")
-    assert (
-        describe_training_overlap(training_split_fingerprint(both, None), check(root))
-        == "train+val (5 images)"
-    )
-    assert (
-        describe_training_overlap(training_split_fingerprint(both, None), both)
-        == "train (5 images)"
-    )
-    assert describe_training_overlap(
-        training_split_fingerprint(check(root), None), both
-    ).startswith("3 other images (fingerprint ")
+    assert describe([], report) == ""
+    # Train and val together are recognized in the official split.
+    assert describe(fingerprint(both, None), report) == "train+val (5 images)"
+    assert describe(fingerprint(both, None), both) == "train (5 images)"
+    assert describe(records, both).startswith("3 other images (fingerprint ")
 
 
 def test_images_of_earlier_runs_count_too(root: Path, tmp_path: Path) -> None:
     report = check(root)
-    both = added(root, tmp_path / "both", "test", "train")
-    earlier = {"trained_on": training_split_fingerprint(both, None)}
-    records = training_split_fingerprint(report, earlier)
-    assert (
-        describe_training_overlap(records, report) == "train+test (5 images), then train (3 images)"
-    )
-    assert (
-        training_split_fingerprint(report, {"trained_on": records}) == records
-    )  # the same images again add nothing
-    unknown = training_split_fingerprint(report, {})
-    assert describe_training_overlap(unknown, report) == "unknown images, then train (3 images)"
+    earlier = fingerprint(check_with(root, tmp_path / "both", "test"), None)
+    records = fingerprint(report, {"trained_on": earlier})
+    assert describe(records, report) == "train+test (5 images), then train (3 images)"
+    assert fingerprint(report, {"trained_on": records}) == records  # the same images add nothing
+    unknown = fingerprint(report, {})
+    assert describe(unknown, report) == "unknown images, then train (3 images)"
 
 
 def test_records_of_version_0_1_0_are_read(root: Path) -> None:
     """They count "pictures"."""
     report = check(root)
-    (record,) = training_split_fingerprint(report, None)
+    (record,) = fingerprint(report, None)
     old = {"pictures": record["images"], "fingerprint": record["fingerprint"]}
-    assert describe_training_overlap([old], report) == "train (3 images)"
-    assert training_split_fingerprint(report, {"trained_on": [old]}) == [old]
+    current = current_names({"trained_on": [old]})  # as a model's file is read
+    assert describe(current["trained_on"], report) == "train (3 images)"
+    assert fingerprint(report, current) == [record]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from fullconv.data.io.images import (
     read_reduced,
 )
 
-GREY = np.array([[0, 50, 100], [150, 200, 255]], np.uint8)  # (2, 3)
+GRAY = np.array([[0, 50, 100], [150, 200, 255]], np.uint8)  # (2, 3)
 RGB = np.arange(18, dtype=np.uint8).reshape(2, 3, 3) * 14
 
 
@@ -28,7 +29,6 @@ def saved(image: Image.Image, path: Path, **options: object) -> Path:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_every_exif_orientation_is_undone(tmp_path: Path, orientation: int) -> None:
-    # What is stored is the upright image, turned the other way round.
     upright = RGB
     stored = {
         1: upright,
@@ -48,7 +48,7 @@ def test_every_exif_orientation_is_undone(tmp_path: Path, orientation: int) -> N
     assert image_size(path) == read_reduced(path, 512)[0] == (2, 3)
 
 
-def test_a_turned_jpeg_has_the_size_it_is_seen_with(tmp_path: Path) -> None:
+def test_a_rotated_jpeg_has_the_size_of_the_upright_image(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     path = saved(Image.new("RGB", (40, 30)), tmp_path / "a.JPG", exif=exif)
@@ -56,28 +56,34 @@ def test_a_turned_jpeg_has_the_size_it_is_seen_with(tmp_path: Path) -> None:
     assert read_image(path).shape == (40, 30, 3)
 
 
-def test_grey_alpha_and_palette_keep_their_stored_values(tmp_path: Path) -> None:
-    alpha = np.full_like(GREY, 7)
-    as_rgb = np.repeat(GREY[..., None], 3, 2)
-    palette = Image.fromarray(np.array([[0, 1, 2], [2, 1, 0]], np.uint8))
-    palette.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
-    seen = np.array([[10, 20, 30], [40, 50, 60], [70, 80, 90]], np.uint8)[np.array(palette)]
-    cases = {
-        "l": (Image.fromarray(GREY), as_rgb, {}),
-        "la": (Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(alpha)]), as_rgb, {}),
-        "rgba": (Image.fromarray(np.dstack([RGB, alpha])), RGB, {}),
-        "p": (palette, seen, {}),
-        "p_index": (palette, seen, {"transparency": 1}),
-        "p_bytes": (palette, seen, {"transparency": b"\x00\x80\xff"}),
-        "1": (Image.fromarray(GREY > 120), (as_rgb > 120) * np.uint8(255), {}),
-    }
-    for name, (image, expected, options) in cases.items():
-        found = read_image(saved(image, tmp_path / f"{name}.png", **options))
-        assert found.dtype == np.uint8, name
-        assert found.tolist() == expected.tolist(), name
+GRAY_RGB = np.repeat(GRAY[..., None], 3, 2)
+ALPHA = np.full_like(GRAY, 7)
+PALETTE = Image.fromarray(np.array([[0, 1, 2], [2, 1, 0]], np.uint8))
+PALETTE.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+PALETTE_RGB = np.array([[10, 20, 30], [40, 50, 60], [70, 80, 90]], np.uint8)[np.array(PALETTE)]
 
 
-def test_sixteen_bit_grey_is_scaled_by_its_full_range(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("image", "expected", "options"),
+    [
+        (Image.fromarray(GRAY), GRAY_RGB, {}),
+        (Image.merge("LA", [Image.fromarray(GRAY), Image.fromarray(ALPHA)]), GRAY_RGB, {}),
+        (Image.fromarray(np.dstack([RGB, ALPHA])), RGB, {}),
+        (PALETTE, PALETTE_RGB, {}),
+        (PALETTE, PALETTE_RGB, {"transparency": 1}),
+        (PALETTE, PALETTE_RGB, {"transparency": b"\x00\x80\xff"}),
+        (Image.fromarray(GRAY > 120), (GRAY_RGB > 120) * np.uint8(255), {}),
+    ],
+)
+def test_gray_alpha_and_palette_keep_their_stored_values(
+    tmp_path: Path, image: Image.Image, expected: np.ndarray, options: dict[str, Any]
+) -> None:
+    pixels = read_image(saved(image, tmp_path / "a.png", **options))
+    assert pixels.dtype == np.uint8
+    np.testing.assert_array_equal(pixels, expected)
+
+
+def test_sixteen_bit_gray_is_scaled_by_its_full_range(tmp_path: Path) -> None:
     wide = np.array([[0, 257, 32768], [65535, 128, 129]], np.uint16)
     expected = [[0, 1, 128], [255, 0, 1]]
     path = saved(Image.fromarray(wide), tmp_path / "a.png")
@@ -86,7 +92,7 @@ def test_sixteen_bit_grey_is_scaled_by_its_full_range(tmp_path: Path) -> None:
     assert from_array(wide)[..., 0].tolist() == expected
 
 
-def test_cmyk_becomes_the_colour_it_prints() -> None:
+def test_cmyk_becomes_rgb() -> None:
     cmyk = Image.new("CMYK", (1, 1), (0, 255, 255, 0))  # no cyan: red
     file = io.BytesIO()
     cmyk.save(file, "JPEG")
@@ -100,12 +106,11 @@ def test_the_first_frame_counts(tmp_path: Path) -> None:
     assert read_image(path)[0, 0].tolist() == [255, 0, 0]
 
 
-def test_arrays_are_taken_as_images() -> None:
-    as_rgb = np.repeat(GREY[..., None], 3, 2)
-    assert (from_array(GREY) == as_rgb).all()
-    assert (from_array(GREY[..., None]) == as_rgb).all()
+def test_arrays_become_rgb() -> None:
+    assert (from_array(GRAY) == GRAY_RGB).all()
+    assert (from_array(GRAY[..., None]) == GRAY_RGB).all()
     assert (from_array(RGB) == RGB).all()
-    assert (from_array(np.dstack([RGB, GREY])) == RGB).all()
+    assert (from_array(np.dstack([RGB, GRAY])) == RGB).all()
 
 
 @pytest.mark.parametrize(
@@ -119,7 +124,7 @@ def test_arrays_are_taken_as_images() -> None:
         (np.zeros((1, 9, 9, 3), np.uint8), r"expected \(H, W\)", ""),
     ],
 )
-def test_arrays_that_are_no_images_are_refused(array: np.ndarray, message: str, hint: str) -> None:
+def test_other_arrays_are_refused(array: np.ndarray, message: str, hint: str) -> None:
     with pytest.raises(FullconvError, match=message) as caught:
         from_array(array)
     assert hint in caught.value.hint
@@ -131,11 +136,11 @@ def test_float_images_are_refused(tmp_path: Path) -> None:
         read_image(path)
 
 
-def test_other_colour_spaces_become_rgb() -> None:
+def test_other_color_spaces_become_rgb() -> None:
     image = Image.new("RGB", (2, 2), (200, 30, 60))
     for mode in ("HSV", "YCbCr", "LAB"):
-        found = from_pil(image.convert(mode))
-        assert np.abs(found[0, 0].astype(int) - (200, 30, 60)).max() <= 4, mode
+        pixels = from_pil(image.convert(mode))
+        assert np.abs(pixels[0, 0].astype(int) - (200, 30, 60)).max() <= 4, mode
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
@@ -150,21 +155,29 @@ def test_a_truncated_file_is_named(tmp_path: Path, suffix: str) -> None:
         assert "remove it" in caught.value.hint
 
 
-def test_files_that_are_no_images_are_named(tmp_path: Path) -> None:
-    (tmp_path / "empty.png").touch()
-    (tmp_path / "text.png").write_text("hello")
-    for name, message, hint in (
+@pytest.mark.parametrize(
+    ("name", "message", "hint"),
+    [
         ("empty.png", "the file is empty", "copy or download empty.png again"),
         ("text.png", "not in an image format", "copy or download text.png again"),
-        ("none.png", "there is no such file", f"ls {tmp_path}"),
-        ("deep/none.png", "there is no such file", f"ls {tmp_path}"),
-        (".", "is a folder", f"ls {tmp_path}"),
-    ):
-        for read in (read_image, image_size):
-            with pytest.raises(FullconvError, match=message) as caught:
-                read(tmp_path / name)
-            assert str(tmp_path / name) in caught.value.message
-            assert caught.value.hint.startswith(hint)
+        ("none.png", "there is no such file", "ls {folder}"),
+        ("deep/none.png", "there is no such file", "ls {folder}"),
+        (".", "is a folder", "ls {folder}"),
+    ],
+)
+def test_files_that_cannot_be_read_are_named(
+    tmp_path: Path, name: str, message: str, hint: str
+) -> None:
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.png").write_text("hello")
+    for read in (read_image, image_size):
+        with pytest.raises(FullconvError, match=message) as caught:
+            read(tmp_path / name)
+        assert str(tmp_path / name) in caught.value.message
+        assert caught.value.hint.startswith(hint.format(folder=tmp_path))
+
+
+def test_an_empty_open_file_is_refused() -> None:
     with pytest.raises(FullconvError, match="the image cannot be read: the file is empty"):
         read_image(io.BytesIO())
 

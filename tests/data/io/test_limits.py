@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from fullconv.data.io.limits import (
 )
 
 
-def test_what_has_more_pixels_than_pillow_opens_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_pixels_than_pillow_opens_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     refuse_large((1000, 1000), "mask", "a.npy")
     with pytest.raises(FullconvError, match=r"60000 x 60000 pixels .*3600 million") as caught:
         refuse_large((60_000, 60_000), "mask", "a.npy")
@@ -48,7 +49,7 @@ def test_files_are_read_up_to_a_size(tmp_path: Path, monkeypatch: pytest.MonkeyP
         read_content(tmp_path / "none.png")
 
 
-def test_nothing_is_said_inside_and_everything_after(recwarn: pytest.WarningsRecorder) -> None:
+def test_warnings_are_silenced_inside_only(recwarn: pytest.WarningsRecorder) -> None:
     with no_warnings:
         with no_warnings:
             warnings.warn("inside", stacklevel=1)
@@ -58,8 +59,8 @@ def test_nothing_is_said_inside_and_everything_after(recwarn: pytest.WarningsRec
         warnings.warn("outside", stacklevel=1)
 
 
-def test_threads_take_turns_where_they_would_decode_much_at_once() -> None:
-    most, inside, peak = limits._DECODED_AT_ONCE, 0, 0
+def test_threads_take_turns_if_they_decode_much_at_once() -> None:
+    limit, inside, peak = limits._DECODED_AT_ONCE, 0, 0
     lock = threading.Lock()
 
     def work(pixels: int) -> None:
@@ -72,14 +73,11 @@ def test_threads_take_turns_where_they_would_decode_much_at_once() -> None:
             with lock:
                 inside -= pixels
 
-    sizes = [most // 3 + 1] * 8 + [2 * most]  # one that is larger than all has it to itself
-    threads = [threading.Thread(target=work, args=(size,)) for size in sizes]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
+    sizes = [limit // 3 + 1] * 8 + [2 * limit]  # the largest one is decoded alone
+    with ThreadPoolExecutor(len(sizes)) as pool:
+        list(pool.map(work, sizes, timeout=30))
     assert inside == 0
-    assert peak == 2 * most
+    assert peak == 2 * limit
 
 
 def test_room_is_given_back_after_an_error() -> None:

@@ -3,10 +3,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import tempfile
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import damage
 import numpy as np
@@ -26,15 +27,13 @@ from fullconv.data.io.mask_values import (
     bands,
     make_class_lookup,
     pack,
-    pack_color,
-    unpack_color,
+    unpack,
     value_counts,
 )
 from fullconv.data.io.masks import (
     MaskHistogram,
     count_values,
     describe,
-    is_lossy,
     mask_dtype,
     read_mask,
     read_values,
@@ -65,60 +64,76 @@ def palette_image(ids: np.ndarray) -> Image.Image:
 
 @pytest.fixture
 def narrow_bands(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small masks have several bands."""
     monkeypatch.setattr(mask_values, "_BAND", 64)
 
 
-def test_ids_are_read_from_every_kind_of_file(tmp_path: Path) -> None:
-    gray = Image.fromarray(IDS)
-    images = {
-        "p.png": palette_image(IDS),  # convert("L") would give the brightness of its colors
-        "l.png": gray,
-        "la.png": Image.merge("LA", [gray, Image.new("L", gray.size, 9)]),
-        "i16.png": Image.fromarray(IDS.astype(np.uint16)),
-        "i.tif": Image.fromarray(IDS.astype(np.int32)),
-        "rgb.png": Image.merge("RGB", [gray] * 3),
-        "rgba.png": Image.merge("RGBA", [*[gray] * 3, Image.new("L", gray.size, 9)]),
-        "l.bmp": gray,
-    }
-    for name, image in images.items():
-        path = saved(image, tmp_path / name)
-        assert read_values(path).tolist() == IDS.tolist(), name
-        ids = read_mask(path, LABELS)
-        assert (ids.dtype, ids.tolist()) == (np.uint8, IDS.tolist()), name
-    assert read_values(saved(IDS == 1, tmp_path / "a.png")).tolist() == [[0, 1, 0], [0, 0, 0]]
+GRAY = Image.fromarray(IDS)
+ALPHA = Image.new("L", GRAY.size, 9)
 
 
-@pytest.mark.parametrize("bits", [2, 4])
+@pytest.mark.parametrize(
+    ("name", "image"),
+    [
+        ("palette.png", palette_image(IDS)),  # not the brightness of its colors
+        ("gray.png", GRAY),
+        ("gray and alpha.png", Image.merge("LA", [GRAY, ALPHA])),
+        ("16 bits.png", Image.fromarray(IDS.astype(np.uint16))),
+        ("32 bits.tif", Image.fromarray(IDS.astype(np.int32))),
+        ("rgb.png", Image.merge("RGB", [GRAY] * 3)),
+        ("rgba.png", Image.merge("RGBA", [GRAY, GRAY, GRAY, ALPHA])),
+        ("gray.bmp", GRAY),
+    ],
+)
+def test_ids_are_read_from_images_of_any_mode(
+    tmp_path: Path, name: str, image: Image.Image
+) -> None:
+    path = saved(image, tmp_path / name)
+    assert read_values(path).tolist() == IDS.tolist()
+    ids = read_mask(path, LABELS)
+    assert (ids.dtype, ids.tolist()) == (np.uint8, IDS.tolist())
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
 def test_gray_of_few_bits_holds_its_samples_not_their_brightness(bits: int) -> None:
-    samples = np.array([[0, 1, 2, 3]], np.uint8)
+    samples = np.array([[0, 1, 2, 3]], np.uint8) % 2**bits
     assert read_values(io.BytesIO(png(samples, bits, 0))).tolist() == samples.tolist()
 
 
-def test_large_and_negative_ids_survive(tmp_path: Path) -> None:
-    wide = np.array([[0, 300], [256, 65535]], np.uint16)
-    path = saved(wide, tmp_path / "a.png")
-    ids = read_mask(path, Labels(tuple(f"c{i}" for i in range(301)), ignore_index=65535))
-    assert (ids.dtype, ids.tolist()) == (np.uint16, wide.tolist())
-    path = saved(np.array([[70000, -1]], np.int32), tmp_path / "b.tif")
-    assert read_mask(path, Labels(("a",), values={70000: 0, -1: 255})).tolist() == [[0, 255]]
-    for name, value, kind in (("c.tif", 65536, np.int32), ("d.png", 256, np.uint16)):  # not wrapped
-        with pytest.raises(FullconvError, match=str(value)):
-            read_mask(saved(np.array([[value, 0]], kind), tmp_path / name), LABELS)
+BYTES = np.array([[0, 11, 255]], np.uint8)
+RGB = np.array([[(0, 0, 0), ROAD, (0, 0, 0)], [(0, 0, 0), (0, 0, 0), (1, 2, 3)]], np.uint8)
+RGBA = np.dstack([RGB, np.full((2, 3), 9, np.uint8)])
+COLORED = Labels(("sky", "road"), ((0, 0, 0), ROAD), values={(1, 2, 3): 255})
+MANY = Labels(tuple(f"c{i}" for i in range(301)), ignore_index=65535)
 
 
-def test_values_mean_the_classes_of_the_table(tmp_path: Path) -> None:
-    path = saved(np.array([[0, 11, 255]], np.uint8), tmp_path / "a.png")
-    assert read_mask(path, Labels(("a", "b"), values={11: 255})).tolist() == [[0, 255, 255]]
-    assert read_mask(path, Labels(("a", "b"), values={11: 0, 255: 1})).tolist() == [[0, 0, 1]]
-    rgb = np.zeros((2, 3, 3), np.uint8)
-    rgb[0, 1], rgb[1, 2] = ROAD, (1, 2, 3)
-    labels = Labels(("sky", "road"), ((0, 0, 0), ROAD), values={(1, 2, 3): 255})
-    for pixels in (rgb, np.dstack([rgb, np.full((2, 3, 1), 9, np.uint8)])):
-        path = saved(pixels, tmp_path / "b.png")
-        assert read_values(path).tolist() == rgb.tolist()
-        assert read_mask(path, labels).tolist() == [[0, 1, 0], [0, 0, 255]]
-    # An RGB file that is gray holds colors if the table lists them, else ids.
+@pytest.mark.parametrize(
+    ("values", "labels", "expected"),
+    [
+        (BYTES, Labels(("a", "b"), values={11: 255}), [[0, 255, 255]]),
+        (BYTES, Labels(("a", "b"), values={11: 0, 255: 1}), [[0, 0, 1]]),
+        (np.array([[0, 300], [256, 65535]], np.uint16), MANY, [[0, 300], [256, 65535]]),
+        (np.array([[70000, -1]], np.int32), Labels(("a",), values={70000: 0, -1: 255}), [[0, 255]]),
+        (RGB, COLORED, [[0, 1, 0], [0, 0, 255]]),
+        (RGBA, COLORED, [[0, 1, 0], [0, 0, 255]]),
+    ],
+)
+def test_values_mean_the_classes_of_the_table(
+    tmp_path: Path, values: np.ndarray, labels: Labels, expected: list[list[int]]
+) -> None:
+    path = saved(values, tmp_path / ("a.tif" if values.dtype == np.int32 else "a.png"))
+    assert read_values(path).tolist() == (values[..., :3] if values.ndim == 3 else values).tolist()
+    ids = read_mask(path, labels)
+    assert (ids.dtype, ids.tolist()) == (mask_dtype(labels), expected)
+
+
+@pytest.mark.parametrize(("name", "value"), [("a.tif", 65536), ("a.png", 256)])
+def test_large_values_are_not_wrapped(tmp_path: Path, name: str, value: int) -> None:
+    dtype = np.int32 if name == "a.tif" else np.uint16
+    with pytest.raises(FullconvError, match=str(value)):
+        read_mask(saved(np.array([[value, 0]], dtype), tmp_path / name), LABELS)
+
+
+def test_gray_rgb_holds_colors_if_the_table_lists_them_else_ids(tmp_path: Path) -> None:
     path = saved(np.full((2, 2, 3), 128, np.uint8), tmp_path / "c.png")
     named = Labels(("sky", "road"), ((128,) * 3, ROAD), values={(128,) * 3: 0, ROAD: 1})
     for labels, class_id in ((named, 0), (Labels(("sky", "road"), values={128: 1}), 1)):
@@ -126,7 +141,7 @@ def test_values_mean_the_classes_of_the_table(tmp_path: Path) -> None:
         assert count_values(path).classes(labels) == {128: class_id}
 
 
-def test_a_value_without_a_class_is_named_with_its_remedy(tmp_path: Path) -> None:
+def test_a_value_without_a_class_is_an_error(tmp_path: Path) -> None:
     path = saved(np.array([[0, 1, 1], [7, 9, 7]], np.uint8), tmp_path / "a.png")
     with pytest.raises(FullconvError) as caught:
         read_mask(path, Labels(("sky", "road")))
@@ -137,12 +152,11 @@ def test_a_value_without_a_class_is_named_with_its_remedy(tmp_path: Path) -> Non
     assert caught.value.hint.endswith('\n[map]\n7 = "ignore"\n9 = "ignore"')
     rgb = np.zeros((2, 2, 3), np.uint8)
     rgb[1, 0] = (255, 16, 1)
-    with pytest.raises(
-        FullconvError, match=r"#ff1001 \(1 pixel\); the first is at row 1, c.* 0"
-    ) as e:
-        read_mask(saved(rgb, path), Labels(("sky", "road"), values={ROAD: 1, (0, 0, 0): 0}))
-    assert '"#ff1001" = "ignore"' in e.value.hint
-    assert "#804080 road" in e.value.message
+    labels, message = Labels(("sky", "road"), values={ROAD: 1, (0, 0, 0): 0}), "#ff1001 (1 pixel)"
+    with pytest.raises(FullconvError, match=re.escape(message) + ".* at row 1, column 0") as caught:
+        read_mask(saved(rgb, path), labels)
+    assert '"#ff1001" = "ignore"' in caught.value.hint
+    assert "#804080 road" in caught.value.message
     text = describe(Labels(tuple(f"c{i}" for i in range(100))))
     assert text.endswith("29 c29 and 71 more")
 
@@ -177,13 +191,21 @@ def test_an_orientation_turns_the_mask_too(tmp_path: Path) -> None:
     assert count_values(path).size == (3, 2)
 
 
-def test_lossy_files_are_recognized_by_content_not_by_name(tmp_path: Path) -> None:
-    cases = [("a.jpg", "JPEG", {}, True), ("b.png", "JPEG", {}, True), ("c.jpg", "PNG", {}, False)]
-    cases += [("d.webp", "WEBP", {"lossless": True}, False), ("e.webp", "WEBP", {}, True)]
-    for name, kind, options, lossy in cases:
-        Image.fromarray(IDS).save(tmp_path / name, kind, **options)
-        assert is_lossy(tmp_path / name) is lossy, name
-        assert count_values(tmp_path / name).lossy is lossy, name
+@pytest.mark.parametrize(
+    ("name", "image_format", "options", "lossy"),
+    [
+        ("a.jpg", "JPEG", {}, True),
+        ("a.png", "JPEG", {}, True),
+        ("a.jpg", "PNG", {}, False),
+        ("a.webp", "WEBP", {"lossless": True}, False),
+        ("a.webp", "WEBP", {}, True),
+    ],
+)
+def test_lossy_files_are_recognized_by_content(
+    tmp_path: Path, name: str, image_format: str, options: dict[str, Any], lossy: bool
+) -> None:
+    GRAY.save(tmp_path / name, image_format, **options)
+    assert count_values(tmp_path / name).lossy is lossy
 
 
 def test_a_histogram_counts_values(tmp_path: Path) -> None:
@@ -191,20 +213,22 @@ def test_a_histogram_counts_values(tmp_path: Path) -> None:
     assert histogram.counts == {0: 2, 1: 1, 2: 2, 255: 1}
     rgb = np.zeros((2, 2, 3), np.uint8)
     rgb[0, 0] = ROAD
-    found = count_values(saved(rgb, tmp_path / "c.png"))
-    assert (found.counts, found.gray_rgb, found.size) == ({(0, 0, 0): 3, ROAD: 1}, False, (2, 2))
-    found = count_values(saved(np.array([[-5, 70000]], np.int32), tmp_path / "i.tif"))
-    assert found.counts == {-5: 1, 70000: 1}
-    # Of very many colors the commonest are listed, and all are counted.
+    histogram = count_values(saved(rgb, tmp_path / "c.png"))
+    assert histogram == MaskHistogram((2, 2), {(0, 0, 0): 3, ROAD: 1})
+    histogram = count_values(saved(np.array([[-5, 70000]], np.int32), tmp_path / "i.tif"))
+    assert histogram.counts == {-5: 1, 70000: 1}
+
+
+def test_a_histogram_lists_the_commonest_of_many_colors(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (120, 100, 3), np.uint8)
     noise[:30] = ROAD
-    found = count_values(saved(noise, tmp_path / "a.png"))
+    histogram = count_values(saved(noise, tmp_path / "a.png"))
     colors = len(np.unique(noise.reshape(-1, 3), axis=0))
-    assert len(found.counts) == 4096
-    assert found.more == colors - 4096 > 1000
-    assert sum(found.counts.values()) + found.more_pixels == 12_000
-    assert found.counts[ROAD] == 3000
-    assert MaskHistogram.from_json(json.loads(json.dumps(found.to_json()))) == found
+    assert len(histogram.counts) == 4096
+    assert histogram.more == colors - 4096 > 1000
+    assert sum(histogram.counts.values()) + histogram.more_pixels == 12_000
+    assert histogram.counts[ROAD] == 3000
+    assert MaskHistogram.from_json(json.loads(json.dumps(histogram.to_json()))) == histogram
 
 
 @settings(max_examples=40)
@@ -268,32 +292,15 @@ def test_other_arrays_are_not_written(
     assert not os.listdir(tmp_path)
 
 
-def test_masks_of_camvid_and_voc(shared: Path) -> None:
-    path = shared / "data/camvid/trainannot/0001TP_006690.png"
-    with Image.open(path) as image:
-        raw = np.array(image)
-    labels = Labels(tuple("abcdefghijk"), values={11: 255})
-    assert (read_mask(path, labels) == np.where(raw == 11, 255, raw)).all()
-    path = sorted((shared / "data/voc2012_sample/SegmentationClass").iterdir())[0]
-    ids = read_mask(path, Labels(tuple("abcdefghijklmnopqrstu")))
-    with Image.open(path) as image:
-        colors = np.array(image.convert("RGB"))
-    assert (np.array([voc_color(i) for i in range(256)], np.uint8)[ids] == colors).all()
-
-
 def outcomes(path: Path, is_array: bool) -> list[str]:
-    """Of each reader: "read", or the hint of its error."""
-    readers: list[Callable[[], object]] = [
-        partial(count_values, path),
-        partial(read_mask, path, Labels(tuple("abcdefgh"))),
-    ]
+    """Return "read" or the hint of its error for each reader."""
+    readers = [count_values, partial(read_mask, labels=Labels(tuple("abcdefgh")))]
     if not is_array:
-        readers += [partial(read_image, path), partial(image_size, path)]
-        readers += [partial(read_reduced, path, 32)]
+        readers += [read_image, image_size, partial(read_reduced, shortest=32)]
     results = []
     for read in readers:
         try:
-            read()
+            read(path)
             results.append("read")
         except FullconvError as error:
             results.append(error.hint)
@@ -301,10 +308,8 @@ def outcomes(path: Path, is_array: bool) -> list[str]:
 
 
 def test_headers_that_claim_too_much_are_refused(tmp_path: Path) -> None:
-    """No memory is allocated for the claim. Files that really are large take seconds and are left
-    out."""
     for file in damage.promises():
-        if "_large." in file.name or "_half." in file.name:
+        if "_large." in file.name or "_half." in file.name:  # really large: seconds to read
             continue
         path = tmp_path / file.name
         path.write_bytes(file.content)
@@ -313,8 +318,6 @@ def test_headers_that_claim_too_much_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_damaged_files_are_read_or_refused(tmp_path: Path, seed: int) -> None:
-    """Never another exception or a warning, for files that are cut, flipped, overwritten, renamed
-    and glued together."""
     results = []
     for file in list(damage.files(420, seed=seed))[120::2]:
         path = tmp_path / file.name
@@ -337,16 +340,16 @@ class TestBands:
     @given(INTEGERS)
     def test_integers_are_counted_as_numpy_counts_them(self, grid: np.ndarray) -> None:
         present, counts = value_counts(grid)
-        wanted, wanted_counts = np.unique(grid, return_counts=True)
-        np.testing.assert_array_equal(present, wanted)
-        np.testing.assert_array_equal(counts, wanted_counts)
+        expected, expected_counts = np.unique(grid, return_counts=True)
+        np.testing.assert_array_equal(present, expected)
+        np.testing.assert_array_equal(counts, expected_counts)
 
     @given(INTEGERS | COLORS)
     def test_the_class_of_every_value(self, grid: np.ndarray) -> None:
         values = grid.ravel() if grid.ndim == 2 else map(tuple, grid.reshape(-1, 3).tolist())
-        wanted = [MAPPED.class_of(v if isinstance(v, tuple) else int(v)) for v in values]
+        expected = [MAPPED.class_of(v if isinstance(v, tuple) else int(v)) for v in values]
         class_ids = make_class_lookup(grid, MAPPED)(grid)
-        assert class_ids.ravel().tolist() == [-1 if k is None else k for k in wanted]
+        assert class_ids.ravel().tolist() == [-1 if k is None else k for k in expected]
 
     @pytest.mark.parametrize("limit", [1 << 16, 10])
     @pytest.mark.parametrize("top", [2, 256])
@@ -356,17 +359,17 @@ class TestBands:
         monkeypatch.setattr(mask_values, "_MAX_VALUES", limit)
         grid = np.random.default_rng(0).integers(0, top, (40, 30, 3)).astype(np.uint8)
         present, counts = value_counts(grid)
-        wanted, wanted_counts = np.unique(grid.reshape(-1, 3), axis=0, return_counts=True)
-        assert [unpack_color(int(v)) for v in present] == [tuple(row) for row in wanted.tolist()]
-        np.testing.assert_array_equal(counts, wanted_counts)
+        expected, expected_counts = np.unique(grid.reshape(-1, 3), axis=0, return_counts=True)
+        np.testing.assert_array_equal(unpack(present), expected)
+        np.testing.assert_array_equal(counts, expected_counts)
 
     def test_too_many_integers_are_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(mask_values, "_MAX_VALUES", 100)
         heights = np.arange(-500, 500, dtype=np.int32).reshape(20, 50)
-        with pytest.raises(FullconvError, match=r"mask a\.tif has more than 100 different") as e:
+        message = r"mask a\.tif has more than 100 different .*expected class ids"
+        with pytest.raises(FullconvError, match=message) as caught:
             value_counts(heights, "a.tif")
-        assert "expected class ids" in e.value.message
-        assert e.value.hint.startswith("save the class ids as 8-bit PNG")
+        assert caught.value.hint.startswith("save the class ids as 8-bit PNG")
 
 
 def test_grays_of_a_color_file_are_colors_if_the_table_lists_them_all() -> None:
@@ -377,7 +380,8 @@ def test_grays_of_a_color_file_are_colors_if_the_table_lists_them_all() -> None:
     assert not are_colors([9, 0], MAPPED)
 
 
-@given(st.tuples(*[st.integers(0, 255)] * 3))
-def test_colors_are_packed_and_unpacked(color: tuple[int, int, int]) -> None:
-    assert unpack_color(pack_color(color)) == color
-    assert pack(np.array([[color]], np.uint8)).tolist() == [[pack_color(color)]]
+@given(COLORS)
+def test_colors_are_packed_and_unpacked(colors: np.ndarray) -> None:
+    np.testing.assert_array_equal(unpack(pack(colors)), colors)
+    red, green, blue = colors[0, 0].tolist()
+    assert pack(colors)[0, 0] == int(f"{red:02x}{green:02x}{blue:02x}", 16)

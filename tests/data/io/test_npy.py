@@ -1,5 +1,3 @@
-"""Masks and extra inputs in NumPy files, against NumPy."""
-
 from __future__ import annotations
 
 import io

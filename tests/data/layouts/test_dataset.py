@@ -11,13 +11,13 @@ from trees import IDS, TREES
 
 from fullconv.core.errors import FullconvError
 from fullconv.data.io.masks import read_mask
-from fullconv.data.layouts.class_table import CAMVID, UNDETERMINED, VOC
+from fullconv.data.layouts.class_table import CAMVID, VOC
 from fullconv.data.layouts.dataset import LAYOUTS, Dataset, load_dataset, match_layout
 
 LISTS = "ImageSets/Segmentation"
 
 
-def draw(root: Path, names: str, values: object = ((0, 1), (2, 1)), **texts: str) -> Path:
+def write(root: Path, names: str, values: object = ((0, 1), (2, 1)), **texts: str) -> Path:
     """Write JPEG images and PNG masks by name, "a{b,c}.jpg" for several, and texts."""
     for pattern in names.split():
         head, brace, rest = pattern.partition("{")
@@ -42,15 +42,10 @@ def counts(data: Dataset) -> dict[str, int]:
     return {split: len(pairs) for split, pairs in data.splits.items()}
 
 
-def camvid(root: Path) -> Path:
-    files = "train/a.jpg trainannot/a.png val/b.jpg valannot/b.png test/c.jpg testannot/c.png"
-    return draw(root, files, ((0, 11), (10, 1)))
-
-
 def voc(root: Path) -> Path:
     files = "JPEGImages/{a,b,c,d,e}.jpg SegmentationClass/{a,b,c}.png"
     lists = {f"ImageSets__Segmentation__{k}": v for k, v in (("train", "a"), ("val", "b\nc"))}
-    return draw(
+    return write(
         root, files, ((0, 20), (255, 1)), **lists, ImageSets__Segmentation__trainval="a\nb\nc"
     )
 
@@ -58,47 +53,25 @@ def voc(root: Path) -> Path:
 @pytest.mark.parametrize(
     ("files", "texts", "layout", "expected"),
     [
-        (
-            "images/train/a.jpg masks/train/a.png images/train/b.JPG masks/train/b_mask.png "
-            "images/val/{c,.d}.jpg masks/val/{c,._c}.png",
-            {},
-            "folders",
-            {"train": "a b", "val": "c"},
-        ),
-        *(
-            (
-                f"training/imgs/a.jpg training/labels/a.png {val}/imgs/b.jpg {val}/labels/b.png "
-                "testing/imgs/c.jpg testing/labels/c.png",
-                {},
-                "folders",
-                {"train": "a", "val": "b", "test": "c"},
-            )
-            for val in ("val", "valid", "Validation")
-        ),
-        (
-            "images/{a,b,c,d}.jpg gt/{a,b,c,d}.png",
-            {"train": "c\na.jpg\n", "val": "b\n"},
-            "folders",
-            {"train": "a c", "val": "b"},
-        ),
-        (
-            "train_img/a.jpg train_label/a.png val_img/b.jpg val_label/b.png",
-            {},
-            "camvid",
-            {"train": "a", "val": "b"},
-        ),
-        (  # the same name in two folders
-            "x/a.jpg y/a.jpg xm/a.png ym/a.png",
-            {"train": "x/a.jpg xm/a.png\ny/a.jpg ym/a.png\n", "val": "x/a.jpg xm/a.png\n"},
-            "camvid",
-            {"train": "a y_a", "val": "a"},
-        ),
+        ("images/train/a.jpg masks/train/a.png images/train/b.JPG masks/train/b_mask.png "
+         "images/val/{c,.d}.jpg masks/val/{c,._c}.png", {}, "folders",
+         {"train": "a b", "val": "c"}),
+        *((f"training/imgs/a.jpg training/labels/a.png {val}/imgs/b.jpg {val}/labels/b.png "
+           "testing/imgs/c.jpg testing/labels/c.png", {}, "folders",
+           {"train": "a", "val": "b", "test": "c"}) for val in ("val", "valid", "Validation")),
+        ("images/{a,b,c,d}.jpg gt/{a,b,c,d}.png", {"train": "c\na.jpg\n", "val": "b\n"}, "folders",
+         {"train": "a c", "val": "b"}),
+        ("train_img/a.jpg train_label/a.png val_img/b.jpg val_label/b.png", {}, "camvid",
+         {"train": "a", "val": "b"}),
+        ("x/a.jpg y/a.jpg xm/a.png ym/a.png",  # the same name in two folders
+         {"train": "x/a.jpg xm/a.png\ny/a.jpg ym/a.png\n", "val": "x/a.jpg xm/a.png\n"}, "camvid",
+         {"train": "a y_a", "val": "a"}),
     ],
-)
+)  # fmt: skip
 def test_layouts_of_folders_and_lists(
     tmp_path: Path, files: str, texts: dict[str, str], layout: str, expected: dict[str, str]
 ) -> None:
-    data = load_dataset(str(draw(tmp_path, files, **texts)))
+    data = load_dataset(str(write(tmp_path, files, **texts)))
     assert (data.layout, data.root, names(data)) == (layout, tmp_path, expected)
     assert data.unpaired_images == data.unpaired_masks == ()
     assert (data.labels.names, data.named) == (("class 0", "class 1", "class 2"), False)
@@ -106,18 +79,13 @@ def test_layouts_of_folders_and_lists(
         assert data.notes[0] == "left out 1 image that is on no list"
 
 
-@pytest.mark.parametrize(
-    ("layout", "classes"),
-    [
-        ("cityscapes", 19),
-        ("ade20k", 150),
-        ("coco-stuff", 182),
-        ("sbd", 21),
-        ("pascal-context", 459),
-        ("sift-flow", 33),
-        ("nyud", 40),
-    ],
-)
+CLASSES = {
+    "cityscapes": 19, "ade20k": 150, "coco-stuff": 182, "sbd": 21, "pascal-context": 459,
+    "sift-flow": 33, "nyud": 40,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("layout", "classes"), CLASSES.items(), ids=CLASSES)
 def test_published_layouts_are_read_back(tmp_path: Path, layout: str, classes: int) -> None:
     TREES[layout].write(tmp_path)
     data = load_dataset(tmp_path)
@@ -153,10 +121,10 @@ def test_real_datasets(
 
 def test_a_missing_val_split_is_selected_by_a_hash_of_the_names(tmp_path: Path) -> None:
     stems = [f"p{i}" for i in range(50)]
-    for folder, every in (("one", stems), ("two", [*stems, "q1", "q2"])):  # two images more
-        joined = ",".join(every)
-        draw(tmp_path / folder, f"images/{{{joined}}}.jpg masks/{{{joined}}}.png")
-    first, second = load_dataset(tmp_path / "one"), load_dataset(tmp_path / "two")
+    for folder, more in (("a", []), ("b", ["q1", "q2"])):
+        joined = ",".join([*stems, *more])
+        write(tmp_path / folder, f"images/{{{joined}}}.jpg masks/{{{joined}}}.png")
+    first, second = load_dataset(tmp_path / "a"), load_dataset(tmp_path / "b")
     assert counts(first) == {"train": 40, "val": 10}
     assert sorted(" ".join(names(first).values()).split()) == sorted(stems)
     assert "10 of 50 train images (20%) are used for it" in first.notes[0]
@@ -179,12 +147,12 @@ def test_val_takes_a_fifth_of_train_and_at_least_one(
 ) -> None:
     for split, count in (("train", train), ("test", test)):
         for i in range(count):
-            draw(tmp_path, f"images/{split}/{i}.jpg masks/{split}/{i}.png")
+            write(tmp_path, f"images/{split}/{i}.jpg masks/{split}/{i}.png")
     assert counts(load_dataset(tmp_path)) == expected
 
 
 def test_files_without_a_partner_are_listed(tmp_path: Path) -> None:
-    data = load_dataset(draw(tmp_path, "images/{a,b}.jpg images/a.png masks/{a,c}.png"))
+    data = load_dataset(write(tmp_path, "images/{a,b}.jpg images/a.png masks/{a,c}.png"))
     assert [path.name for path in data.unpaired_images] == ["a.png", "b.jpg"]
     assert [path.name for path in data.unpaired_masks] == ["c.png"]
     assert data.name_of_masks == "masks"
@@ -192,16 +160,16 @@ def test_files_without_a_partner_are_listed(tmp_path: Path) -> None:
 
 def test_dataset_toml_names_the_folders_and_the_layout(tmp_path: Path) -> None:
     text = 'classes = ["x", "y", "z"]\nimages = "fotos"\nmasks = "wahrheit"'
-    draw(tmp_path / "a", "fotos/a.jpg wahrheit/a.png masks/a.png", dataset=text)
+    write(tmp_path / "a", "fotos/a.jpg wahrheit/a.png masks/a.png", dataset=text)
     for root in (tmp_path / "a", tmp_path / "a" / "dataset.toml"):
         data = load_dataset(root)
         assert data.splits["train"][0].mask == tmp_path / "a/wahrheit/a.png"
         assert (data.labels.names, data.named) == (("x", "y", "z"), True)
     root = voc(tmp_path / "b")
-    draw(root, "images/p.jpg masks/p.png")
+    write(root, "images/p.jpg masks/p.png")
     assert load_dataset(root).layout == "voc"
     assert names(load_dataset(root, layout="folders")) == {"train": "p"}
-    draw(root, "", dataset='layout = "folders"\nclasses = ["a", "b", "c"]\n')
+    write(root, "", dataset='layout = "folders"\nclasses = ["a", "b", "c"]\n')
     assert load_dataset(root).layout == "folders"
     assert load_dataset(root, layout="voc").layout == "voc"
 
@@ -221,31 +189,27 @@ def test_voc_from_its_parent_folders_and_without_lists(tmp_path: Path) -> None:
         (home / LISTS / f"{name}.txt").unlink()
     assert counts(load_dataset(home)) == {"train": 2, "val": 1}  # from trainval.txt
     files = "JPEGImages/{a,b}.jpg SegmentationClassPNG/a.png"
-    data = load_dataset(draw(tmp_path / "own", files, class_names="_background_\ncar\ntrack"))
+    data = load_dataset(write(tmp_path / "own", files, class_names="_background_\ncar\ntrack"))
     assert data.labels.names == ("_background_", "car", "track")
     assert [path.name for path in data.unpaired_images] == ["b.jpg"]
 
 
 def test_camvid_by_folders_and_by_lists_with_the_paths_of_another_machine(tmp_path: Path) -> None:
-    data = load_dataset(camvid(tmp_path))
+    files = "train/a.jpg trainannot/a.png val/b.jpg valannot/b.png test/c.jpg testannot/c.png"
+    data = load_dataset(write(tmp_path, files, ((0, 11), (10, 1))))
     assert (data.layout, data.labels, data.named) == ("camvid", CAMVID, True)
     assert names(data) == {"train": "a", "val": "b", "test": "c"}
     assert data.labels.class_of(11) == 255
     home = "/SegNet/CamVid/"
     rows = f"{home}train/a.png {home}trainannot/a.png\n{home}val/b.png {home}valannot/b.png\n"
-    data = load_dataset(draw(tmp_path, "", train=rows, val="test/c.jpg testannot/c.png\n"))
+    data = load_dataset(write(tmp_path, "", train=rows, val="test/c.jpg testannot/c.png\n"))
     assert names(data) == {"train": "a b", "val": "c"}
     assert data.splits["train"][0].image == tmp_path / "train" / "a.jpg"
     assert data.labels == CAMVID
-    draw(tmp_path, "", val="test/c.jpg testannot/z.png\ntest/y.jpg testannot/c.png\n")
+    write(tmp_path, "", val="test/c.jpg testannot/z.png\ntest/y.jpg testannot/c.png\n")
     data = load_dataset(tmp_path)
     assert [path.name for path in data.unpaired_images] == ["c.jpg"]
     assert [path.name for path in data.unpaired_masks] == ["c.png"]
-
-
-def test_black_and_white_masks_are_not_guessed(tmp_path: Path) -> None:
-    data = load_dataset(draw(tmp_path, "images/a.jpg masks/a.png", ((0, 255), (0, 0))))
-    assert (data.labels, data.named) == (UNDETERMINED, False)
 
 
 PAIR = "images/a.jpg masks/a.png"
@@ -277,7 +241,7 @@ ERRORS = [
 def test_errors(
     tmp_path: Path, files: str, texts: dict[str, str], layout: str | None, message: str, hint: str
 ) -> None:
-    draw(tmp_path, files, **texts)
+    write(tmp_path, files, **texts)
     with pytest.raises(FullconvError) as caught:
         load_dataset(tmp_path, layout=layout)
     assert message in caught.value.message
@@ -285,7 +249,9 @@ def test_errors(
 
 
 def test_pairs_of_a_split_that_does_not_exist(tmp_path: Path) -> None:
-    data = load_dataset(draw(tmp_path, "images/{a,b}.jpg masks/{a,b}.png"))
+    data = load_dataset(write(tmp_path, "images/{a,b}.jpg masks/{a,b}.png"))
     assert (data.held_out, len(data.pairs_of("val"))) == ("val", 1)
-    with pytest.raises(FullconvError, match="no images for the split 'test'; it has train, val"):
+    message = "no images for the split 'test'; it has train, val"
+    with pytest.raises(FullconvError, match=message) as caught:
         data.pairs_of("test")
+    assert caught.value.hint == "--split val"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fullconv.data.layouts.file_names import Pair, pair_by_name
 from fullconv.data.layouts.pairing import (
     IMAGE_FOLDERS,
     find_folder,
@@ -13,36 +14,30 @@ from fullconv.data.layouts.pairing import (
     images_in,
     listed_pairs,
     listed_stems,
-    pair_by_name,
     resolve,
     split_lists,
 )
 
 
 @pytest.mark.parametrize(
-    ("images", "masks", "pairs", "images_alone", "masks_alone"),
+    ("images", "masks", "image", "mask"),
     [
-        *(
-            ("a.jpg", mask, [("a.jpg", mask)], "", "")
-            for mask in ("a.png", "a_mask.png", "a_L.png")
-        ),
-        ("a.jpg", "a_label.tif", [("a.jpg", "a_label.tif")], "", ""),
-        ("a_sat.jpg", "a_mask.png", [("a_sat.jpg", "a_mask.png")], "", ""),
-        ("a.jpg b.jpg", "b.png c.png ab_gt.png", [("b.jpg", "b.png")], "a.jpg", "c.png ab_gt.png"),
-        # Of several files of a name the first one counts.
-        ("a.jpg a.png", "a.bmp a.png a_gt.png", [("a.jpg", "a.bmp")], "a.png", "a.png a_gt.png"),
+        ("a.jpg", "a.png", "a.jpg", "a.png"),
+        ("a.jpg", "a_mask.png", "a.jpg", "a_mask.png"),
+        ("a.jpg", "a_L.png", "a.jpg", "a_L.png"),
+        ("a.jpg", "a_label.tif", "a.jpg", "a_label.tif"),
+        ("a_sat.jpg", "a_mask.png", "a_sat.jpg", "a_mask.png"),
+        ("a.jpg b.jpg", "b.png c.png ab_gt.png", "b.jpg", "b.png"),
+        ("a.jpg a.png", "a.bmp a.png a_gt.png", "a.jpg", "a.bmp"),  # the first of several
     ],
 )
-def test_pairs_by_name(
-    images: str, masks: str, pairs: list[tuple[str, str]], images_alone: str, masks_alone: str
-) -> None:
-    found, alone, rest = pair_by_name(map(Path, images.split()), map(Path, masks.split()))
-    assert [(pair.image.name, pair.mask.name) for pair in found] == pairs
-    assert [pair.name for pair in found] == [Path(image).stem for image, _ in pairs]
-    assert (alone, rest) == (
-        [*map(Path, images_alone.split())],
-        [*map(Path, masks_alone.split())],
-    )
+def test_one_pair_by_name(images: str, masks: str, image: str, mask: str) -> None:
+    files = [[Path(name) for name in names.split()] for names in (images, masks)]
+    named = pair_by_name(*files)
+    assert named.pairs == [Pair(Path(image).stem, Path(image), Path(mask))]
+    files[0].remove(Path(image))
+    files[1].remove(Path(mask))
+    assert [named.images, named.masks] == files  # the others are alone
 
 
 def test_hidden_files_and_other_files_are_skipped(tmp_path: Path) -> None:

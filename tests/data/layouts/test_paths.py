@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from pairs import write_pairs
 
 from fullconv.cli.main import run
 from fullconv.core.errors import FullconvError
@@ -97,13 +97,12 @@ def test_where_to_paste_lines_for_a_read_only_dataset(locked: Path) -> None:
 
 
 def test_a_copy_overwrites_nothing(tmp_path: Path) -> None:
-    root, full = tmp_path / "data", tmp_path / "full"
-    for folder in (root, full):
+    root, full, empty = tmp_path / "data", tmp_path / "full", tmp_path / "empty"
+    for folder in (root, full, empty):
         folder.mkdir()
     (full / "mine.txt").touch()
-    require_new(tmp_path / "new", root, "the copy", "a hint")
-    (tmp_path / "empty").mkdir()
-    require_new(tmp_path / "empty", root, "the copy", "a hint")
+    for out in (tmp_path / "new", empty):
+        require_new(out, root, "the copy", "a hint")
     for out, message in (
         (full, f"{full} is not empty; expected a new folder for the copy."),
         (full / "mine.txt", f"{full / 'mine.txt'} is a file; expected a new folder"),
@@ -119,12 +118,7 @@ def test_the_commands_for_a_read_only_dataset_work(
     locked: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     locked.chmod(0o755)
-    for folder, white in (("images", 90), ("masks", 255)):
-        (locked / folder).mkdir()
-        for name in "abcd":
-            pixels = np.zeros((40, 50), np.uint8)
-            pixels[10 + ord(name) % 7 : 20, 5:30] = white
-            Image.fromarray(pixels).save(locked / folder / f"{name}.png")
+    write_pairs(locked, {f"{k}": 255 * np.eye(40, 50, k) for k in range(4)})
     locked.chmod(0o555)
     before = {path: path.read_bytes() for path in locked.rglob("*") if path.is_file()}
     assert run(["check", str(locked)]) == 1

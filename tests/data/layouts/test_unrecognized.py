@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+from pairs import noise, save
 
 from fullconv.cli.main import run
 from fullconv.core.errors import FullconvError
@@ -16,17 +15,21 @@ from fullconv.data.layouts import unrecognized
 from fullconv.data.layouts.dataset import load_dataset
 
 
-def draw(folder: Path, *names: str) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    for number, name in enumerate(names):
-        pixels = np.random.default_rng(number).integers(0, 2, (40, 50), np.uint8)
-        Image.fromarray(pixels).save(folder / name)
-    return folder
+def write(root: Path, files: Iterable[str]) -> Path:
+    """Write small images, and other files without content."""
+    for number, name in enumerate(files):
+        path = root / name
+        if path.suffix in (".jpg", ".png"):
+            save(path, noise(number, (40, 50))[..., 0] % 2)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    return root
 
 
-def refused(root: Path, **options: str) -> FullconvError:
+def refused(root: Path) -> FullconvError:
     with pytest.raises(FullconvError) as caught:
-        load_dataset(root, **options)
+        load_dataset(root)
     return caught.value
 
 
@@ -34,69 +37,40 @@ def shell(command: str) -> None:
     subprocess.run(["sh", "-c", command], check=True)
 
 
-def file(root: Path) -> Path:
-    root.mkdir()
-    (root / "a.txt").touch()
-    return root / "a.txt"
+def counts(root: Path) -> dict[str, int]:
+    return {split: len(pairs) for split, pairs in load_dataset(root).splits.items()}
 
 
-def no_images(root: Path) -> Path:
-    root.mkdir()
-    for k in range(10):
-        (root / f"{k}.txt").touch()
-    return root
-
-
-def deep(root: Path) -> Path:
-    draw(root / "a/b/c/images", "x.jpg")
-    draw(root / "a/b/c/masks", "x.png")
-    return root
-
-
-def several(root: Path) -> Path:
-    for number in range(10):
-        draw(root / f"set{number}" / "images", "x.jpg")
-        draw(root / f"set{number}" / "masks", "x.png")
-    return root
-
-
-def below(root: Path) -> Path:
-    draw(root / "2020/june", "a.jpg")
-    draw(root / "2021", "b.jpg", "c.jpg")
-    return root
-
-
-def broken_above(root: Path) -> Path:
-    draw(root)
-    (root / "train.txt").write_text("gone.jpg gone.png\n")
-    return draw(root / "photos", "a.jpg")
-
-
-# how the folder is made, parts of the message, start of the hint; R is the folder.
+SETS = [f"set{number}/{file}" for number in range(10) for file in ("images/x.jpg", "masks/x.png")]
+# The files, the folder that is read, parts of the message, start of the hint; R is the folder.
 # fmt: off
-ERRORS: list[tuple[Callable[[Path], Path], tuple[str, ...], str]] = [
-    (lambda root: root / "deep",
-     ("there is no folder R; expected the folder of a dataset", "DATA/images/train/a.jpg"),
-     "ls "),
-    (file, ("R is a file; expected",), "fullconv check "),
-    (no_images,
-     ("R contains no images: found 0.txt, 1.txt, ", "7.txt and 2 more. Searched it and 2 levels",),
-     "mkdir -p R/images R/masks"),
-    (deep, ("R contains no dataset. ", "the first images are in R/a/b/c/i"),
-     "fullconv check R/a/b/c"),
-    (several, ("R contains 10 datasets: R/set0, ", "R/set7 and 2 more; ex"),
-     "fullconv check R/set0"),
-    (below, ("R contains 3 images in 2 folders and no masks.",), "mkdir R/2021/masks   # and"),
-    (broken_above, ("R contains 1 image and no masks.",), "mkdir R/masks   # and"),
-]
+ERRORS = {
+    "no folder": ([], "deep", ("there is no folder R; expected the folder of a dataset",
+                               "DATA/images/train/a.jpg"), "ls "),
+    "a file": (["a.txt"], "a.txt", ("R is a file; expected",), "fullconv check "),
+    "texts": ([f"{k}.txt" for k in range(10)], "",
+              ("R contains no images: found 0.txt, 1.txt, ",
+               "7.txt and 2 more. Searched it and 2 levels"), "mkdir -p R/images R/masks"),
+    "deep": (["a/b/c/images/x.jpg", "a/b/c/masks/x.png"], "",
+             ("R contains no dataset. ", "the first images are in R/a/b/c/i"),
+             "fullconv check R/a/b/c"),
+    "several": (SETS, "", ("R contains 10 datasets: R/set0, ", "R/set7 and 2 more; ex"),
+                "fullconv check R/set0"),
+    "images below": (["2020/june/a.jpg", "2021/b.jpg", "2021/c.jpg"], "",
+                     ("R contains 3 images in 2 folders and no masks.",), "mkdir R/2021/masks   "),
+    "broken list above": (["photos/a.jpg"], "photos", ("R contains 1 image and no masks.",),
+                          "mkdir R/masks   # and"),
+}
 # fmt: on
 
 
-@pytest.mark.parametrize(("make", "message", "hint"), ERRORS)
+@pytest.mark.parametrize(("files", "folder", "message", "hint"), ERRORS.values(), ids=ERRORS)
 def test_errors(
-    tmp_path: Path, make: Callable[[Path], Path], message: tuple[str, ...], hint: str
+    tmp_path: Path, files: list[str], folder: str, message: tuple[str, ...], hint: str
 ) -> None:
-    root = make(tmp_path / "data")
+    root = write(tmp_path / "data", files) / folder
+    if folder == "photos":
+        (tmp_path / "data/train.txt").write_text("gone.jpg gone.png\n")
     error = refused(root)
     for part in message:
         assert part.replace("R", str(root)) in error.message.replace("R ", f"{root} ")
@@ -106,15 +80,14 @@ def test_errors(
 def test_images_without_masks_and_the_command_for_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    root = draw(tmp_path / "my photos", *(f"{k}.jpg" for k in range(25)))
+    root = write(tmp_path / "my photos", (f"{k}.jpg" for k in range(25)))
     assert run(["check", str(root)]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert lines[-2].startswith(f"error: {root} contains 25 images and no masks. Searched for a ")
     shell(lines[-1].removeprefix("  try: "))
-    draw(root / "masks", *(f"{k}.png" for k in range(25)))
-    data = load_dataset(root)
-    assert {split: len(pairs) for split, pairs in data.splits.items()} == {"train": 20, "val": 5}
-    assert data.reason == "images beside masks"
+    write(root / "masks", (f"{k}.png" for k in range(25)))
+    assert counts(root) == {"train": 20, "val": 5}
+    assert load_dataset(root).reason == "images beside masks"
 
 
 @pytest.mark.parametrize(
@@ -129,10 +102,8 @@ def test_images_without_masks_and_the_command_for_them(
 def test_a_folder_inside_a_dataset(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: str, content: str
 ) -> None:
-    root = tmp_path / "my data"
-    for split in ("train", "val"):
-        draw(root / "images" / split, f"{split}.jpg")
-        draw(root / "masks" / split, f"{split}.png")
+    files = ("images/train/a.jpg", "masks/train/a.png", "images/val/b.jpg", "masks/val/b.png")
+    root = write(tmp_path / "my data", files)
     other = "masks/train" if inside.startswith("images") else "images/train"
     error = refused(root / inside)
     assert error.message.startswith(f"{root / inside} contains {content}It is a part of the data")
@@ -144,10 +115,8 @@ def test_a_folder_inside_a_dataset(
 
 
 def test_masks_in_a_folder_of_another_name(tmp_path: Path) -> None:
-    root = tmp_path / "set"
-    draw(root / "shots" / "train", "a.jpg", "b.jpg", "c.jpg")
-    draw(root / "truth" / "train", "a_gt.png", "b_gt.png")
-    draw(root / "other", "x.jpg")
+    root = write(tmp_path / "set", (f"shots/train/{name}.jpg" for name in "abc"))
+    write(root, ("truth/train/a_gt.png", "truth/train/b_gt.png", "other/x.jpg"))
     error = refused(root)
     assert error.message == (
         f"{root} contains 6 images in 3 folders and no folder called masks, mask, labels or "
@@ -163,33 +132,16 @@ def test_masks_in_a_folder_of_another_name(tmp_path: Path) -> None:
 
 
 def test_the_jpeg_files_are_the_images_else_the_larger_ones(tmp_path: Path) -> None:
-    for folder, name in (("a", "x.png"), ("b", "x.jpg")):
-        draw(tmp_path / "formats" / folder, name)
-    assert 'images = "b"\nmasks = "a"' in refused(tmp_path / "formats").hint
-    draw(tmp_path / "sizes/a", "x.png")
-    (tmp_path / "sizes/b").mkdir()
-    noise = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
-    Image.fromarray(noise).save(tmp_path / "sizes/b/x.png")
-    assert 'images = "b"\nmasks = "a"' in refused(tmp_path / "sizes").hint
-
-
-def test_masks_among_their_images(tmp_path: Path) -> None:
-    root = draw(tmp_path / "my set", "a.jpg", "b.jpg", "a_mask.png", "b_mask.png")
-    error = refused(root)
-    assert error.message == (
-        f"{root} contains 4 images and no folder of masks. The masks in {root} are called *_mask "
-        "and are among the images; expected a separate folder."
-    )
-    shell(error.hint)
-    data = load_dataset(root)
-    assert {split: len(pairs) for split, pairs in data.splits.items()} == {"train": 1, "val": 1}
+    write(tmp_path, ("formats/a/x.png", "formats/b/x.jpg", "sizes/a/x.png"))
+    save(tmp_path / "sizes/b/x.png", noise(0, (40, 50)))
+    for folder in ("formats", "sizes"):
+        assert 'images = "b"\nmasks = "a"' in refused(tmp_path / folder).hint
 
 
 def test_only_the_fullest_folders_are_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for number in range(60):
-        draw(tmp_path / f"kind{number}", f"{number}.png")
+    write(tmp_path, (f"kind{number}/{number}.png" for number in range(60)))
     calls: list[int] = []
     pair_by_name = unrecognized.pair_by_name
     monkeypatch.setattr(

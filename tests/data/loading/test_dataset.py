@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
 from fullconv.data.layouts.dataset import load_dataset
-from fullconv.data.layouts.pairing import Pair
+from fullconv.data.layouts.file_names import Pair
 from fullconv.data.loading.dataset import (
     IDLE,
     EvaluationSampler,

@@ -4,8 +4,6 @@ They are a bit stream: the number of words (32 bits), bits per word - 1 (5), fou
 (4 each), then chunks. A chunk is one bit (1: all words are equal), two bits that select a size, the
 number of words - 1 in that many bits, then one word or all of them. The words are red, green, blue
 and alpha of every pixel.
-
-Shapes: H, W image.
 """
 
 from __future__ import annotations
@@ -48,16 +46,14 @@ def unpack_brush(data: bytes, count: int) -> bytearray:
     total, word = header >> 21, (header >> 16 & 31) + 1
     sizes = [(header >> shift & 15) + 1 for shift in (12, 8, 4, 0)]
     if total != count or word != _WORD:
-        raise FullconvError(
-            msg(
-                "brush strokes of {total} words of {bits} bits; expected {count} of 8 bits: red, "
-                "green, blue and alpha of every pixel.",
-                total=total,
-                bits=word,
-                count=count,
-            ),
-            EXPORT_AGAIN,
+        message = msg(
+            "brush strokes of {total} words of {bits} bits; expected {count} of 8 bits: red, "
+            "green, blue and alpha of every pixel.",
+            total=total,
+            bits=word,
+            count=count,
         )
+        raise FullconvError(message, EXPORT_AGAIN)
     data += bytes(_LOOKAHEAD // 8)  # so that the bits of every chunk header exist
     words, done, position = bytearray(count), 0, 53
     while done < count:

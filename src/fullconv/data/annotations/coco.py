@@ -8,48 +8,26 @@ regions below all others. Alternatively all are painted in the order of the file
 
 from __future__ import annotations
 
-import re
 from collections import Counter, defaultdict
-from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import msg, nmsg
 from fullconv.core.text import shell_command, truncated_list
-from fullconv.data.annotations.image_finder import ImageFinder
-from fullconv.data.annotations.rasterize import Polygon, RunLengths, read_points, read_run_lengths
+from fullconv.data.annotations.image_finder import ImageFinder, split_from_name
+from fullconv.data.annotations.rasterize import Part, RunLengths, read_points, read_run_lengths
 from fullconv.data.annotations.shapes import (
     AnnotatedImage,
     Annotations,
-    Part,
     Shape,
     check_image,
     class_name,
     in_place,
     numbered,
     overlap_note,
+    polygon,
 )
-from fullconv.data.layouts.pairing import SPLITS
-
-
-@dataclass
-class CocoFile:
-    """The content of one file.
-
-    Args:
-        names: class names, in the order of the category ids.
-        images: the images that can be converted.
-        problems: an error for each image that cannot.
-        crowds: number of crowd regions.
-        by_area: the shapes are ordered by area.
-    """
-
-    names: list[str]
-    images: list[AnnotatedImage] = field(default_factory=list)
-    problems: list[FullconvError] = field(default_factory=list)
-    crowds: int = 0
-    by_area: bool = True
 
 
 def gather(
@@ -64,108 +42,76 @@ def gather(
     annotations = Annotations("coco", reason)
     splits = [split_from_name(path) for path in paths] if len(paths) > 1 else [""] * len(paths)
     if len(paths) > 1 and (not all(splits) or len({*splits}) < len(splits)):
-        raise FullconvError(
-            msg(
-                "{source} contains {count} COCO files: {files}; expected one, or one for each of "
-                "train, val and test with that word in its name.",
-                source=source,
-                count=len(paths),
-                files=truncated_list(paths, 8),
-            ),
-            shell_command("fullconv", "convert", paths[0], "OUT"),
+        message = msg(
+            "{source} contains {count} COCO files: {files}; expected one, or one for each of "
+            "train, val and test with that word in its name.",
+            source=source,
+            count=len(paths),
+            files=truncated_list(paths, 8),
         )
+        raise FullconvError(message, shell_command("fullconv", "convert", paths[0], "OUT"))
     find, crowds, by_area = ImageFinder(root, "file_name"), 0, False
     for (path, table), split in zip(tables, splits, strict=True):
-        left_out = annotations.left_out
-        try:
-            file = read_file(path, table, split=split, order=order, find=find, left_out=left_out)
-        except FullconvError as error:
-            annotations.problems.append(error)
-            continue
-        annotations.names += file.names
-        annotations.images += file.images
-        annotations.problems += file.problems
-        crowds += file.crowds
-        by_area = by_area or file.by_area
+        with annotations.collect_problems():
+            is_by_area, crowds_in_file = read_file(annotations, path, table, split, order, find)
+            by_area = by_area or is_by_area
+            crowds += crowds_in_file
     annotations.notes.append(overlap_note(by_area))
-    if crowds and by_area:
-        annotations.notes.append(
-            nmsg(
-                "{count} crowd region is painted as its class, below all other shapes",
-                "{count} crowd regions are painted as their class, below all other shapes",
-                count=crowds,
-            )
+    note = nmsg(
+        "{count} crowd region is painted as its class",
+        "{count} crowd regions are painted as their class",
+        count=crowds,
+    )
+    if by_area:
+        note = nmsg(
+            "{count} crowd region is painted as its class, below all other shapes",
+            "{count} crowd regions are painted as their class, below all other shapes",
+            count=crowds,
         )
-    elif crowds:
-        annotations.notes.append(
-            nmsg(
-                "{count} crowd region is painted as its class",
-                "{count} crowd regions are painted as their class",
-                count=crowds,
-            )
-        )
+    annotations.notes += [note] if crowds else []
     return annotations
 
 
 def read_file(
+    annotations: Annotations,
     path: Path,
     table: dict[str, Any],
-    *,
     split: str,
     order: str,
     find: ImageFinder,
-    left_out: Counter[str],
-) -> CocoFile:
-    """Read all images of one file.
+) -> tuple[bool, int]:
+    """Add all images of one file, and return whether the shapes are ordered by area, and the number
+    of crowd regions.
 
-    Args:
-        order: "area", "file" or "auto", which is "file" if the file was made from labelme, whose
-            order has a meaning, else "area".
-        left_out: counts the entries that cover no pixels, by their description.
+    An `order` of "auto" is "file" if the file was made from labelme, whose order has a meaning,
+    else "area".
     """
     categories = _categories(path, table)
     if order == "auto":  # labelme's own script writes this class, and keeps the order of drawing
         is_labelme = any(entry.get("name") == "_background_" for entry in table["categories"])
         order = "file" if is_labelme else "area"
-    names = list(dict.fromkeys(categories[key] for key in sorted(categories)))
-    file = CocoFile(names, by_area=order == "area")
     by_image: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     for _, entry in numbered(table["annotations"], msg("{path}: annotation", path=path)):
         if "segments_info" in entry:
-            raise FullconvError(
-                msg(
-                    "{path} is a panoptic file, whose shapes are in PNG files; expected instances.",
-                    path=path,
-                ),
-                "fullconv convert instances_train2017.json OUT",
+            message = msg(
+                "{path} is a panoptic file, whose shapes are in PNG files; expected instances.",
+                path=path,
             )
+            raise FullconvError(message, "fullconv convert instances_train2017.json OUT")
         by_image[_key(entry.get("image_id"))].append(entry)
-    for _, image in numbered(table["images"], msg("{path}: image", path=path)):
-        try:
-            entries = by_image.pop(_key(image.get("id")), [])
+    crowds, left_out = 0, annotations.left_out
+    for _, image in list(numbered(table["images"], msg("{path}: image", path=path))):
+        entries = by_image.pop(_key(image.get("id")), [])
+        name = image.get("file_name", image.get("id"))
+        place = msg("{path}, image {name!r}", path=path, name=name)
+        with annotations.collect_problems(), in_place(place):
             shapes = _shapes(entries, categories, order, left_out)
-            file.images.append(_annotated_image(path, image, split, find, shapes))
-            file.crowds += sum(bool(entry.get("iscrowd")) for entry in entries)
-        except FullconvError as error:
-            name = image.get("file_name", image.get("id"))
-            place = msg("{path}, image {name!r}", path=path, name=name)
-            file.problems.append(in_place(place, error))
+            annotations.images.append(_annotated_image(path, image, split, find, shapes))
+            crowds += sum(bool(entry.get("iscrowd")) for entry in entries)
     if orphans := sum(map(len, by_image.values())):
         left_out[msg("annotations of images that {file} does not list", file=path.name)] += orphans
-    return file
-
-
-def split_from_name(path: Path) -> str:
-    """Return the split that a file name contains, or "".
-
-    >>> split_from_name(Path("instances_train2017.json"))
-    'train'
-    >>> split_from_name(Path("valid/_annotations.coco.json"))
-    'val'
-    """
-    words = re.split(r"[^a-z]+", path.stem.lower())
-    splits = {SPLITS[word] for word in words if word in SPLITS}
-    return splits.pop() if len(splits) == 1 else SPLITS.get(path.parent.name.lower(), "")
+    annotations.names += dict.fromkeys(categories[key] for key in sorted(categories))
+    return order == "area", crowds
 
 
 def _categories(path: Path, table: dict[str, Any]) -> dict[int, str]:
@@ -174,19 +120,14 @@ def _categories(path: Path, table: dict[str, Any]) -> dict[int, str]:
     for number, entry in numbered(table["categories"], msg("{path}: category", path=path)):
         key = entry.get("id")
         if not isinstance(key, int) or key in categories:
-            raise FullconvError(
-                msg(
-                    "{path}: category {number} has the id {key!r}; expected a unique whole number.",
-                    path=path,
-                    number=number,
-                    key=key,
-                ),
-                '"categories": [{"id": 1, "name": "road"}]',
+            values = {"path": path, "number": number, "key": key}
+            message = msg(
+                "{path}: category {number} has the id {key!r}; expected a unique whole number.",
+                **values,
             )
-        try:
+            raise FullconvError(message, '"categories": [{"id": 1, "name": "road"}]')
+        with in_place(msg("{path}: category {key}", path=path, key=key)):
             categories[key] = class_name(entry.get("name"))
-        except FullconvError as error:
-            raise in_place(msg("{path}: category {key}", path=path, key=key), error) from error
     return categories
 
 
@@ -200,48 +141,37 @@ def _annotated_image(
     size, suffix = check_image(image, entry.get("height"), entry.get("width"))
     for part in (part for shape in shapes for part in shape.parts):
         if isinstance(part, RunLengths) and part.size != size:
-            raise FullconvError(
-                msg(
-                    "run lengths of the size {rle_size}, but the image has {size} (height, width).",
-                    rle_size=part.size,
-                    size=size,
-                ),
-                msg(
-                    '"size": [{height}, {width}]   # and counts that belong to it',
-                    height=size[0],
-                    width=size[1],
-                ),
+            message = msg(
+                "run lengths of the size {rle_size}, but the image has {size} (height, width).",
+                rle_size=part.size,
+                size=size,
             )
+            values = {"height": size[0], "width": size[1]}
+            hint = msg('"size": [{height}, {width}]   # and counts that belong to it', **values)
+            raise FullconvError(message, hint)
     stem = PurePosixPath(name.replace("\\", "/")).with_suffix("")
     return AnnotatedImage(path, str(stem), split, image, suffix, size, shapes)
 
 
 def _shapes(
-    entries: list[dict[str, Any]],
-    categories: dict[int, str],
-    order: str,
-    left_out: Counter[str],
+    entries: list[dict[str, Any]], categories: dict[int, str], order: str, left_out: Counter[str]
 ) -> tuple[Shape, ...]:
-    """Return the shapes of an image, the lowest first."""
     ranked = []
     for entry in entries:
         try:
             parts = _parts(entry.get("segmentation"), left_out)
             category = _key(entry.get("category_id"))
             if category not in categories:
-                raise FullconvError(
-                    msg(
-                        "category_id {category!r} is not in the table; expected one of "
-                        "{categories}.",
-                        category=category,
-                        categories=truncated_list(
-                            [f"{key} {name}" for key, name in categories.items()], 20
-                        ),
-                    ),
-                    f'"categories": {{"id": {category!r}, "name": "..."}}',
+                known = [f"{key} {name}" for key, name in categories.items()]
+                values = {"category": category, "categories": truncated_list(known, 20)}
+                message = msg(
+                    "category_id {category!r} is not in the table; expected one of {categories}.",
+                    **values,
                 )
-        except FullconvError as error:
-            raise in_place(msg("annotation {id!r}", id=entry.get("id")), error) from error
+                raise FullconvError(message, f'"categories": {{"id": {category!r}, "name": "..."}}')
+        except FullconvError:  # there may be a million entries: name the place of errors only
+            with in_place(msg("annotation {id!r}", id=entry.get("id"))):
+                raise
         if parts:
             shape = Shape(categories[category], parts)
             ranked.append((not entry.get("iscrowd"), -shape.area, shape))
@@ -254,28 +184,22 @@ def _parts(segmentation: Any, left_out: Counter[str]) -> tuple[Part, ...]:
     if isinstance(segmentation, dict):
         return (read_run_lengths(segmentation),)
     if not segmentation:
-        raise FullconvError(
-            msg("it has no segmentation, perhaps only a box; a mask requires the outline."),
-            msg("remove the annotation, or draw its outline"),
-        )
+        message = msg("it has no segmentation, perhaps only a box; a mask requires the outline.")
+        raise FullconvError(message, msg("remove the annotation, or draw its outline"))
     outlines = segmentation if isinstance(segmentation, list) else [segmentation]
     if isinstance(outlines[0], int | float):  # a single outline that is not in a list
         outlines = [outlines]
-    parts = []
+    parts: list[Part] = []
     for outline in outlines:
         points = read_points(outline)
         if points is None:
-            raise FullconvError(
-                msg(
-                    "its segmentation is neither outlines [x, y, x, y, ...] in pixels nor run "
-                    "lengths."
-                ),
-                '"segmentation": [[0, 0, 9, 0, 9, 9]]',
+            message = msg(
+                "its segmentation is neither outlines [x, y, x, y, ...] in pixels nor run lengths."
             )
-        if len(points) < 3:
-            left_out[msg("polygons with fewer than three points")] += 1
-        else:
-            parts.append(Polygon(points))
+            raise FullconvError(message, '"segmentation": [[0, 0, 9, 0, 9, 9]]')
+        part = polygon(points, left_out)
+        if part is not None:
+            parts.append(part)
     return tuple(parts)
 
 

@@ -5,14 +5,12 @@
     OUT/dataset.toml             the class names; written last
 
 Shapes of labelme, COCO, Label Studio and Ultralytics are painted; masks become the ids that
-training reads. Everything is read and checked before anything is written, so that all problems are
-reported at once. The source is not changed. Splits come from names: a folder train/, val/ or test/,
-or one file per split.
+training reads. All problems are reported before anything is written. The source is not changed.
+Splits come from names: a folder train/, val/ or test/, or one file per split.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -22,16 +20,18 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.hardware import cpu_count
 from fullconv.core.i18n import join, msg, nmsg
 from fullconv.core.labels import Labels
 from fullconv.core.text import nearest, shell_command, truncated_list
-from fullconv.data.annotations import detect, labelme
+from fullconv.data.annotations import class_masks, detect, labelme
 from fullconv.data.annotations.shapes import AnnotatedImage, Annotations, class_table, paint
 from fullconv.data.check.check import check
 from fullconv.data.check.repair import plain_copy
 from fullconv.data.download.download import resolve_dataset
 from fullconv.data.io.limits import missing_file
 from fullconv.data.io.masks import write_mask
+from fullconv.data.layouts.class_masks import find_class_masks
 from fullconv.data.layouts.dataset import LAYOUTS as MASK_LAYOUTS
 from fullconv.data.layouts.dataset import Dataset, load_dataset, match_layout
 from fullconv.data.layouts.pairing import images_in
@@ -47,24 +47,15 @@ _MAX_LISTED = 100  # problems that an error spells out
 
 @dataclass(frozen=True)
 class ConvertResult:
-    """A converted dataset.
+    """A converted dataset."""
 
-    Args:
-        source, out: the folders (or the single file) that were named.
-        layout: a tool ("labelme", "coco", "label-studio", "ultralytics") or a layout of masks.
-        reason: what the layout was recognized by.
-        splits: split, or "all" if there are none -> number of images.
-        labels: the class table.
-        notes: decisions that the user should know, and what was left out.
-    """
-
-    source: Path
+    source: Path  # the folder or the single file that was named
     out: Path
-    layout: str
-    reason: str
-    splits: dict[str, int]
+    layout: str  # a tool ("labelme", "coco", ...) or a layout of masks
+    reason: str  # what the layout was recognized by
+    splits: dict[str, int]  # split, or "all" if there are none -> number of images
     labels: Labels
-    notes: tuple[str, ...]
+    notes: tuple[str, ...]  # decisions that the user should know, and what was left out
 
     def to_dict(self) -> dict[str, Any]:
         """Return one JSON object."""
@@ -84,21 +75,20 @@ class ConvertResult:
         """Return the result for a terminal."""
         source = {"source": self.source, "layout": self.layout, "reason": self.reason}
         splits = ", ".join(f"{split} {count}" for split, count in self.splits.items())
+        images = nmsg(
+            "{count} image ({splits}) -> {out}",
+            "{count} images ({splits}) -> {out}",
+            sum(self.splits.values()),
+            splits=splits,
+            out=self.out,
+        )
+        names = ", ".join(self.labels.names)
+        count = len(self.labels)
+        classes = nmsg("{count} class: {names}", "{count} classes: {names}", count, names=names)
         return join([
             msg("{source}: layout {layout}, recognized by {reason}", **source),
-            nmsg(
-                "{count} image ({splits}) -> {out}",
-                "{count} images ({splits}) -> {out}",
-                sum(self.splits.values()),
-                splits=splits,
-                out=self.out,
-            ),
-            nmsg(
-                "{count} class: {names}",
-                "{count} classes: {names}",
-                len(self.labels),
-                names=", ".join(self.labels.names),
-            ),
+            images,
+            classes,
             *(msg("note: {note}", note=note) for note in self.notes),
             msg("next: {command}", command=shell_command("fullconv", "check", self.out)),
         ])  # fmt: skip
@@ -136,6 +126,11 @@ def convert(
     root = source.parent if source.is_file() else source
     command = shell_command("fullconv", "convert", source, unused_path(root, "_masks"))
     require_new(out, source, msg("the dataset"), command)
+    if layout in (None, detect.CLASS_MASKS) and not is_annotation_file:
+        class_masks_images = find_class_masks(root)
+        if class_masks_images or layout:
+            annotations = class_masks.gather(root, class_masks_images)
+            return _convert_annotations(root, source, out, annotations, progress)
     is_masks = layout is None and not is_annotation_file and match_layout(root) is not None
     if layout in MASK_LAYOUTS or is_masks:
         return _convert_masks(source, load_dataset(source, layout=layout), out, progress)
@@ -148,12 +143,8 @@ def convert(
         message = msg(
             "{source} contains no annotations that can be converted, and no masks.", source=source
         )
-        raise FullconvError(
-            join(
-                [message, *_expected(annotations), msg("Masks: {error}", error=error.message)], " "
-            ),
-            error.hint,
-        ) from error
+        sentences = [message, *_expected(annotations), msg("Masks: {error}", error=error.message)]
+        raise FullconvError(join(sentences, " "), error.hint) from error
     return _convert_masks(source, dataset, out, progress)
 
 
@@ -173,32 +164,29 @@ def _convert_annotations(
     used = {image.image.resolve() for image in images if image.image}
     present = {path for folder in {path.parent for path in used} for path in images_in(folder)}
     if unused := sorted(present - used):
-        notes.append(
-            nmsg(
-                "left out: {count} image without annotations, such as {first}",
-                "left out: {count} images without annotations, such as {first}",
-                len(unused),
-                first=unused[0],
-            )
+        note = nmsg(
+            "left out: {count} image without annotations, such as {first}",
+            "left out: {count} images without annotations, such as {first}",
+            len(unused),
+            first=unused[0],
         )
+        notes.append(note)
     if annotations.others:
-        notes.append(
-            nmsg(
-                "left out: {count} JSON file of another kind, such as {first}",
-                "left out: {count} JSON files of another kind, such as {first}",
-                len(annotations.others),
-                first=annotations.others[0],
-            )
+        note = nmsg(
+            "left out: {count} JSON file of another kind, such as {first}",
+            "left out: {count} JSON files of another kind, such as {first}",
+            len(annotations.others),
+            first=annotations.others[0],
         )
+        notes.append(note)
     empty_shapes = _write(images, labels, out, progress)
     if empty_shapes:
-        notes.append(
-            nmsg(
-                "left out: {count} shape that contains no pixel center",
-                "left out: {count} shapes that contain no pixel center",
-                empty_shapes,
-            )
+        note = nmsg(
+            "left out: {count} shape that contains no pixel center",
+            "left out: {count} shapes that contain no pixel center",
+            empty_shapes,
         )
+        notes.append(note)
     counts = Counter(image.split or "all" for image in images)
     splits = {split: counts[split] for split in ("train", "val", "test", "all") if counts[split]}
     tool, reason = annotations.tool, annotations.reason
@@ -213,25 +201,22 @@ def _convert_masks(
     copy = plain_copy(dataset, out, progress=progress)
     notes = list(dataset.notes)
     for reason, count in Counter(copy.left_out.values()).items():
-        notes.append(
-            nmsg(
-                "left out: {count} file, such as {first}: {reason}",
-                "left out: {count} files, such as {first}: {reason}",
-                count,
-                first=next(name for name, r in copy.left_out.items() if r == reason),
-                reason=reason,
-            )
+        note = nmsg(
+            "left out: {count} file, such as {first}: {reason}",
+            "left out: {count} files, such as {first}: {reason}",
+            count,
+            first=next(name for name, r in copy.left_out.items() if r == reason),
+            reason=reason,
         )
+        notes.append(note)
     if report.warnings:
-        command = shell_command("fullconv", "check", source)
-        notes.append(
-            nmsg(
-                "{count} warning; {command} shows it",
-                "{count} warnings; {command} shows them",
-                len(report.warnings),
-                command=command,
-            )
+        note = nmsg(
+            "{count} warning; {command} shows it",
+            "{count} warnings; {command} shows them",
+            len(report.warnings),
+            command=shell_command("fullconv", "check", source),
         )
+        notes.append(note)
     layout, reason = dataset.layout, dataset.reason
     return ConvertResult(source, out, layout, reason, copy.splits, copy.labels, tuple(notes))
 
@@ -270,7 +255,7 @@ def _write(
 
     empty_shapes = 0
     with whole_or_nothing(out):
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(cpu_count()) as pool:
             for done, count in enumerate(pool.map(write_image, images), 1):
                 empty_shapes += count
                 if progress is not None:
@@ -281,27 +266,18 @@ def _write(
 
 def _require_one_of(option: str, value: str | None, choices: Iterable[str]) -> None:
     if value is not None and value not in choices:
-        raise FullconvError(
-            msg(
-                "no {option} {value!r}; expected one of {choices}.",
-                option=option,
-                value=value,
-                choices=", ".join(choices),
-            ),
-            f"--{option} {nearest(value, choices, 0)}",
-        )
+        values = {"option": option, "value": value, "choices": ", ".join(choices)}
+        message = msg("no {option} {value!r}; expected one of {choices}.", **values)
+        raise FullconvError(message, f"--{option} {nearest(value, choices, 0)}")
 
 
 def _not_convertible(source: Path, annotations: Annotations) -> FullconvError:
     problems = annotations.problems
     if not problems:
-        message = msg(
-            "{source} contains no {tool} image to convert.", source=source, tool=annotations.tool
-        )
-        return FullconvError(
-            join([message, *_expected(annotations)], " "),
-            shell_command("fullconv", "check", source),
-        )
+        values = {"source": source, "tool": annotations.tool}
+        message = msg("{source} contains no {tool} image to convert.", **values)
+        text = join([message, *_expected(annotations)], " ")
+        return FullconvError(text, shell_command("fullconv", "check", source))
     if len(problems) == 1:
         return problems[0]
     lines = [msg("  {problem}", problem=problem.message) for problem in problems[:_MAX_LISTED]]
@@ -311,16 +287,20 @@ def _not_convertible(source: Path, annotations: Annotations) -> FullconvError:
         "{count} files or images cannot be converted, and nothing was written:",
         count=len(problems),
     )
-    return FullconvError(
-        join([header, *lines]), msg("{hint}   # for the first one", hint=problems[0].hint)
-    )
+    hint = msg("{hint}   # for the first one", hint=problems[0].hint)
+    return FullconvError(join([header, *lines]), hint)
 
 
 def _expected(annotations: Annotations) -> list[str]:
     """Return sentences on the files that are expected, and those that exist."""
-    if not annotations.others:
-        return [detect.expected_files()]
-    return [
-        detect.expected_files(),
-        msg("Found {files}.", files=truncated_list(annotations.others, 5)),
+    sentences: list[str] = [
+        msg(
+            "A labelme file has the key shapes, a COCO file has images, annotations and "
+            "categories, a Label Studio file is a list of tasks with data and annotations, and "
+            "Ultralytics has labels/*.txt next to images/."
+        )
     ]
+    if annotations.others:
+        files = truncated_list(annotations.others, 5)
+        sentences.append(msg("Found {files}.", files=files))
+    return sentences

@@ -18,25 +18,17 @@ class ImageFinder:
     """Finds the images that annotation files name.
 
     An image is searched relative to the folder of the file and to the root, then by its name
-    anywhere below the root and in the folders beside that of the file.
-
-    Args:
-        root: the folder of all annotation files.
-        key: the key of image names in the files, for the line to paste.
+    anywhere below the root and in the folders beside that of the file. `key` is the key of image
+    names in the files, for the line to paste.
     """
 
     def __init__(self, root: Path, key: str) -> None:
-        self.root = root
-        self.key = key
+        self.root, self.key = root, key
         self._below_root: dict[str, set[Path]] | None = None  # name -> images
         self._in_folders: dict[Path, dict[str, set[Path]]] = {}  # of a parent folder
 
     def __call__(self, path: Path, *names: str) -> Path:
-        """Return the image of the first name that exists.
-
-        Args:
-            path: the annotation file.
-        """
+        """Return the image of the first name that exists, for the annotation file `path`."""
         names = tuple(name.replace("\\", "/") for name in names)
         for name in names:
             for folder in (path.parent, self.root):
@@ -49,28 +41,24 @@ class ImageFinder:
             if len(images) == 1:
                 return images.pop()
             if images:
-                raise FullconvError(
-                    msg(
-                        "{count} images have its name: {images}; expected one.",
-                        count=len(images),
-                        images=truncated_list(sorted(images), 4),
-                    ),
-                    f'"{self.key}": "{os.path.relpath(min(images), path.parent)}"',
+                message = msg(
+                    "{count} images have its name: {images}; expected one.",
+                    count=len(images),
+                    images=truncated_list(sorted(images), 4),
                 )
+                nearest = os.path.relpath(min(images), path.parent)
+                raise FullconvError(message, f'"{self.key}": "{nearest}"')
         file_names = list(dict.fromkeys(PurePosixPath(name).name for name in names))
-        raise FullconvError(
-            msg(
-                "the image is missing; there is no {path}, and no file called {names} in or below "
-                "{root}.",
-                path=path.parent / names[0],
-                names=truncated_list(file_names),
-                root=self.root,
-            ),
-            shell_command("cp", f"/path/to/{file_names[0]}", path.parent),
+        message = msg(
+            "the image is missing; there is no {path}, and no file called {names} in or below "
+            "{root}.",
+            path=path.parent / names[0],
+            names=truncated_list(file_names),
+            root=self.root,
         )
+        raise FullconvError(message, shell_command("cp", f"/path/to/{file_names[0]}", path.parent))
 
     def _search(self, name: str, parent: Path) -> set[Path]:
-        """Return the images of a name below the root, and in the folders of `parent`."""
         if self._below_root is None:
             files = self.root.resolve().rglob("*")
             self._below_root = _by_name(p for p in files if p.suffix.lower() in IMAGE_SUFFIXES)
@@ -89,6 +77,15 @@ def _by_name(images: Iterable[Path]) -> dict[str, set[Path]]:
 
 def split_from_folders(path: Path) -> str:
     """Return the split that a folder of a path names, or "": labels/train2017/a.txt -> train"""
-    words = [word for part in path.parent.parts for word in re.split(r"[^a-z]+", part.lower())]
+    return _split_in(path.parent.as_posix())
+
+
+def split_from_name(path: Path) -> str:
+    """Return the split that a file name contains, or "": instances_train2017.json -> train"""
+    return _split_in(path.stem) or SPLITS.get(path.parent.name.lower(), "")
+
+
+def _split_in(text: str) -> str:
+    words = re.split(r"[^a-z]+", text.lower())
     splits = {SPLITS[word] for word in words if word in SPLITS}
     return splits.pop() if len(splits) == 1 else ""

@@ -2,11 +2,7 @@
 polygons, rectangles and ellipses; also JSON-MIN, older exports, and one file per task.
 
 Later regions are painted over earlier ones. Coordinates are in percent of the image's width and
-height. If a task has several annotations, the ground truth is used, else the one with the lowest
-id; canceled ones are skipped. Entries without an area (key points, choices, relations) are left
-out.
-
-Shapes: H, W image.
+height. Entries without an area (key points, choices, relations) are left out.
 """
 
 from __future__ import annotations
@@ -27,11 +23,14 @@ from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import msg, nmsg
 from fullconv.core.text import truncated_list
 from fullconv.data.annotations.brush import EXPORT_AGAIN, read_brush
-from fullconv.data.annotations.coco import split_from_name
-from fullconv.data.annotations.image_finder import ImageFinder, split_from_folders
+from fullconv.data.annotations.image_finder import (
+    ImageFinder,
+    split_from_folders,
+    split_from_name,
+)
 from fullconv.data.annotations.rasterize import (
     Ellipse,
-    Polygon,
+    Part,
     RunLengths,
     Size,
     encode_run_lengths,
@@ -42,12 +41,12 @@ from fullconv.data.annotations.rasterize import (
 from fullconv.data.annotations.shapes import (
     AnnotatedImage,
     Annotations,
-    Part,
     Shape,
     check_image,
     class_name,
     in_place,
     numbered,
+    polygon,
     require_stated_size,
 )
 from fullconv.data.io.images import IMAGE_SUFFIXES, open_image
@@ -72,51 +71,47 @@ def gather(root: Path, tables: list[tuple[Path, Any]]) -> Annotations:
         split = split_from_name(path) if len(tables) > 1 else ""
         for task in _tasks(path, table):
             place = msg("{path}, task {id!r}", path=path, id=task.get("id"))
-            candidates = _ranked_annotations(task)
-            if not candidates:
+            valid = [
+                entry
+                for entry in task["annotations"]
+                if isinstance(entry, dict)
+                and not (entry.get("was_cancelled") or entry.get("skipped"))
+            ]
+            if not valid:
                 annotations.left_out[msg("tasks without an annotation")] += 1
                 continue
-            several += len(candidates) > 1
-            try:
+            several += len(valid) > 1
+            annotation = min(valid, key=_rank)
+            with annotations.collect_problems(), in_place(place):
                 image = find(path, *_image_names(task))
                 size, suffix = check_image(image)
-                results = _results_with_area(candidates[0])
-                _require_sizes(results, size, image)
-                shapes = _shapes(candidates[0], results, size, annotations.left_out)
-                if image.resolve() in first_use:
-                    raise FullconvError(
-                        msg(
-                            "its image {image} is also the image of {place}.",
-                            image=image,
-                            place=first_use[image.resolve()],
-                        ),
-                        msg("delete one of the two tasks in Label Studio, and export again"),
-                    )
-            except FullconvError as error:
-                annotations.problems.append(in_place(place, error))
-                continue
-            absolute, top = image.resolve(), root.resolve()
-            first_use[absolute] = place
-            inside = Path(image.name)
-            if absolute.is_relative_to(top):
-                inside = absolute.relative_to(top)
-            name, split_of_image = inside.with_suffix(""), split or split_from_folders(inside)
-            annotations.images.append(
-                AnnotatedImage(path, name.as_posix(), split_of_image, image, suffix, size, shapes)
-            )
-    labels = {shape.name for image in annotations.images for shape in image.shapes}
-    annotations.names = sorted(labels)
+                regions = _regions(annotation, size, image, annotations.left_out)
+                shapes = _shapes(regions, size, annotations.left_out)
+                absolute, top = image.resolve(), root.resolve()
+                if absolute in first_use:
+                    values = {"image": image, "place": first_use[absolute]}
+                    message = msg("its image {image} is also the image of {place}.", **values)
+                    hint = msg("delete one of the two tasks in Label Studio, and export again")
+                    raise FullconvError(message, hint)
+                first_use[absolute] = place
+                is_inside = absolute.is_relative_to(top)
+                inside = absolute.relative_to(top) if is_inside else Path(image.name)
+                name = inside.with_suffix("").as_posix()
+                image_split = split or split_from_folders(inside)
+                annotations.images.append(
+                    AnnotatedImage(path, name, image_split, image, suffix, size, shapes)
+                )
+    annotations.names = sorted({s.name for image in annotations.images for s in image.shapes})
     annotations.notes.append(msg("class names: the labels of the regions, sorted by name"))
     if several:
-        annotations.notes.append(
-            nmsg(
-                "{count} task has several annotations: the ground truth is used, else the one "
-                "with the lowest id",
-                "{count} tasks have several annotations: the ground truth is used, else the one "
-                "with the lowest id",
-                count=several,
-            )
+        note = nmsg(
+            "{count} task has several annotations: the ground truth is used, else the one "
+            "with the lowest id",
+            "{count} tasks have several annotations: the ground truth is used, else the one "
+            "with the lowest id",
+            count=several,
         )
+        annotations.notes.append(note)
     return annotations
 
 
@@ -144,19 +139,10 @@ def _tasks(path: Path, table: Any) -> list[Table]:
     return tasks
 
 
-def _ranked_annotations(task: Table) -> list[Table]:
-    """Return the annotations of a task that were not canceled, the one to use first."""
-    valid = [
-        entry
-        for entry in task["annotations"]
-        if isinstance(entry, dict) and not (entry.get("was_cancelled") or entry.get("skipped"))
-    ]
-
-    def rank(entry: Table) -> tuple[bool, float]:
-        number = entry.get("id")
-        return not entry.get("ground_truth"), number if isinstance(number, int) else math.inf
-
-    return sorted(valid, key=rank)
+def _rank(annotation: Table) -> tuple[bool, float]:
+    """Rank the ground truth first, then the annotations by their ids."""
+    number = annotation.get("id")
+    return not annotation.get("ground_truth"), number if isinstance(number, int) else math.inf
 
 
 def _image_names(task: Table) -> list[str]:
@@ -170,15 +156,13 @@ def _image_names(task: Table) -> list[str]:
     key = "image" if "image" in paths else image_keys[0] if len(image_keys) == 1 else ""
     names = [PurePosixPath(path) for path in paths.get(key, []) if PurePosixPath(path).name]
     if not names:
-        raise FullconvError(
-            msg(
-                "it is not clear which image the task belongs to: {count} of the keys in its data "
-                "name an image ({keys}); expected one.",
-                count=len(image_keys),
-                keys=", ".join(map(str, task["data"])) or msg("it has none"),
-            ),
-            '"data": {"image": "a.jpg"}',
+        message = msg(
+            "it is not clear which image the task belongs to: {count} of the keys in its data "
+            "name an image ({keys}); expected one.",
+            count=len(image_keys),
+            keys=", ".join(map(str, task["data"])) or msg("it has none"),
         )
+        raise FullconvError(message, '"data": {"image": "a.jpg"}')
     original = [path.with_name(_UPLOAD_PREFIX.sub("", path.name) or path.name) for path in names]
     return list(dict.fromkeys(map(str, (*names, *original))))
 
@@ -199,91 +183,68 @@ def _paths(text: str) -> list[str]:
     return [unquote(address.path)] if address.scheme else [unquote(text.partition("?")[0]), text]
 
 
-def _require_sizes(results: list[Table], size: Size, image: Path) -> None:
-    """Check that all regions state the size of the image."""
-    for entry in results:
-        height, width = entry.get("original_height"), entry.get("original_width")
-        require_stated_size(size, str(image), height, width)
-        if entry.get("image_rotation"):
-            raise FullconvError(
-                msg(
-                    "the image was rotated by {degrees} degrees in Label Studio; the coordinates "
-                    "of its regions are then unknown.",
-                    degrees=entry["image_rotation"],
-                ),
-                msg("rotate the image back in Label Studio, and export again"),
-            )
-
-
-def _results_with_area(annotation: Table) -> list[Table]:
+def _regions(annotation: Table, size: Size, image: Path, left_out: Counter[str]) -> list[Table]:
+    """Return the results with an area, which all state the size of the image."""
     results = annotation.get("result")
     if not isinstance(results, list):
-        raise FullconvError(
-            msg("its result is {value!r}; expected a list.", value=str(results)[:40]),
-            '"result": []',
-        )
+        message = msg("its result is {value!r}; expected a list.", value=str(results)[:40])
+        raise FullconvError(message, '"result": []')
     regions = [e for _, e in numbered(results, msg("result")) if e.get("type") in _WITH_AREA]
     images = sorted({str(entry["to_name"]) for entry in regions if entry.get("to_name")})
     if len(images) > 1 or any(entry.get("item_index") for entry in regions):
-        raise FullconvError(
-            msg(
-                "regions on several images ({images}); expected one image per task.",
-                images=", ".join(images),
-            ),
-            msg("import each image as a separate task"),
+        names = ", ".join(images)
+        message = msg(
+            "regions on several images ({images}); expected one image per task.", images=names
         )
+        raise FullconvError(message, msg("import each image as a separate task"))
+    for entry in regions:
+        height, width = entry.get("original_height"), entry.get("original_width")
+        require_stated_size(size, str(image), height, width)
+        if entry.get("image_rotation"):
+            message = msg(
+                "the image was rotated by {degrees} degrees in Label Studio; the coordinates "
+                "of its regions are then unknown.",
+                degrees=entry["image_rotation"],
+            )
+            hint = msg("rotate the image back in Label Studio, and export again")
+            raise FullconvError(message, hint)
+    for kind in (entry.get("type") for entry in results):
+        if kind not in _WITH_AREA:
+            left_out[msg("results of the type {type}, which have no area", type=kind)] += 1
     return regions
 
 
-def _shapes(
-    annotation: Table, results: list[Table], size: Size, left_out: Counter[str]
-) -> tuple[Shape, ...]:
-    """Return the regions with an area, `results`, as shapes, the lowest first."""
-    for entry in annotation["result"]:
-        if entry.get("type") not in _WITH_AREA:
-            kind = entry.get("type")
-            left_out[msg("results of the type {type}, which have no area", type=kind)] += 1
+def _shapes(regions: list[Table], size: Size, left_out: Counter[str]) -> tuple[Shape, ...]:
     # If labels and tools are separate in the interface, each region is there twice.
-    labeled = {str(entry.get("id")) for entry in results if _labels(entry)}
+    labeled = {str(entry.get("id")) for entry in regions if _labels(entry)}
     shapes = []
-    for number, entry in enumerate(results, 1):
-        try:
-            labels, value = _labels(entry), entry["value"]
+    for number, entry in enumerate(regions, 1):
+        with in_place(msg("region {number} ({type})", number=number, type=entry["type"])):
+            labels = _labels(entry)
             if not labels:
                 if str(entry.get("id")) not in labeled:
                     left_out[msg("regions without a label")] += 1
                 continue
             if len(labels) > 1:
-                raise FullconvError(
-                    msg(
-                        "{count} labels: {labels}; expected one.",
-                        count=len(labels),
-                        labels=", ".join(map(str, labels)),
-                    ),
-                    msg("give the region one label"),
-                )
-            part = _part(value, size, left_out)
+                values = {"count": len(labels), "labels": ", ".join(map(str, labels))}
+                message = msg("{count} labels: {labels}; expected one.", **values)
+                raise FullconvError(message, msg("give the region one label"))
+            part = _part(entry["value"], size, left_out)
             if part is not None:
                 shapes.append(Shape(class_name(labels[0]), (part,)))
-        except FullconvError as error:
-            place = msg("region {number} ({type})", number=number, type=entry["type"])
-            raise in_place(place, error) from error
     return tuple(shapes)
 
 
 def _labels(entry: Table) -> list[Any]:
     value = entry.get("value")
     if not isinstance(value, dict):
-        raise FullconvError(
-            msg("its value is {value!r}; expected an object.", value=str(value)[:40]),
-            EXPORT_AGAIN,
-        )
+        message = msg("its value is {value!r}; expected an object.", value=str(value)[:40])
+        raise FullconvError(message, EXPORT_AGAIN)
     labels = value.get(entry["type"]) or value.get("labels") or []
     return labels if isinstance(labels, list) else [labels]
 
 
 def _part(value: Table, size: Size, left_out: Counter[str]) -> Part | None:
-    """Return the area of a region, or None if it has none."""
     if "rle" in value:
         return read_brush(value["rle"], size)
     if "imageDataURL" in value:
@@ -292,26 +253,19 @@ def _part(value: Table, size: Size, left_out: Counter[str]) -> Part | None:
     if "points" in value:
         points = read_points(value["points"])
         if points is None:
-            raise FullconvError(
-                msg("its points are not a list of [x, y] in percent."), EXPORT_AGAIN
-            )
-        if len(points) < 3:
-            left_out[msg("polygons with fewer than three points")] += 1
-            return None
-        return Polygon(points * (width, height) / 100)
+            message = msg("its points are not a list of [x, y] in percent.")
+            raise FullconvError(message, EXPORT_AGAIN)
+        return polygon(points * (width, height) / 100, left_out)
+    # A rectangle or an ellipse: a position, two lengths and a rotation.
     is_ellipse = "radiusX" in value
-    keys = ("x", "y", *(("radiusX", "radiusY") if is_ellipse else ("width", "height")))
+    keys = ("x", "y", "radiusX", "radiusY") if is_ellipse else ("x", "y", "width", "height")
     numbers: list[Any] = [value.get(key) for key in keys]
     rotation = value.get("rotation") or 0
-    if not all(is_coordinate(number) for number in (*numbers, rotation)) or min(numbers[2:]) < 0:
+    if not all(map(is_coordinate, (*numbers, rotation))) or min(numbers[2:]) < 0:
         pairs = [*zip(keys, numbers, strict=True), ("rotation", rotation)]
-        raise FullconvError(
-            msg(
-                "its {values}; expected numbers, in percent and degrees.",
-                values=", ".join(f"{key} {number!r}" for key, number in pairs),
-            ),
-            EXPORT_AGAIN,
-        )
+        values = ", ".join(f"{key} {number!r}" for key, number in pairs)
+        message = msg("its {values}; expected numbers, in percent and degrees.", values=values)
+        raise FullconvError(message, EXPORT_AGAIN)
     x, y, right, down = np.array(numbers, np.float64) * (width, height, width, height) / 100
     return (Ellipse if is_ellipse else rotated_rectangle)(x, y, right, down, rotation)
 
@@ -325,15 +279,13 @@ def _bitmask(text: Any, size: Size) -> RunLengths:
     with open_image(io.BytesIO(content), "bitmask") as image:
         alpha = np.asarray(image.convert("RGBA"))[..., 3]
     if alpha.shape != size:
-        raise FullconvError(
-            msg(
-                "a bitmask of {width} x {height} pixels, but the image has {image_width} x "
-                "{image_height} (width x height).",
-                width=alpha.shape[1],
-                height=alpha.shape[0],
-                image_width=size[1],
-                image_height=size[0],
-            ),
-            EXPORT_AGAIN,
+        message = msg(
+            "a bitmask of {width} x {height} pixels, but the image has {image_width} x "
+            "{image_height} (width x height).",
+            width=alpha.shape[1],
+            height=alpha.shape[0],
+            image_width=size[1],
+            image_height=size[0],
         )
+        raise FullconvError(message, EXPORT_AGAIN)
     return encode_run_lengths(alpha > 0)

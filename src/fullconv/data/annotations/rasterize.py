@@ -1,13 +1,11 @@
 """Fill polygons, discs, ellipses and run lengths: a pixel belongs to a shape if its center does.
 
-The pixel in row i and column j covers i .. i + 1 down and j .. j + 1 to the right, as labelme and
-COCO count; its center is (j + 0.5, i + 0.5). Overlaps within one outline cancel (even-odd rule). A
-center exactly on an outline belongs to the shape on its right or below it, so that neighbors leave
-no gap and share no pixel. (PIL.ImageDraw.polygon centers pixels on whole numbers and paints the
-outline: its shapes are half a pixel larger on every side and half a pixel off.)
+The center of the pixel in row i and column j is (j + 0.5, i + 0.5), as labelme and COCO count.
+Overlaps within one outline cancel (even-odd rule). A center exactly on an outline belongs to the
+shape on its right or below it, so that neighbors leave no gap and share no pixel.
+PIL.ImageDraw.polygon is not used: its shapes are half a pixel too large, and half a pixel off.
 
-Run lengths are read here and not by pycocotools, which returns uninitialized memory if their sum is
-not the size of the image: to check the sum they have to be decoded anyway.
+Run lengths are not read by pycocotools, which returns uninitialized memory if their sum is wrong.
 
 Shapes: H, W image · N points, each (x, y) in pixels, float64.
 """
@@ -16,7 +14,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,12 +33,18 @@ _LOCK = threading.Lock()  # rasterio silences a warning in a way that is not thr
 RLE_EXAMPLE = '"segmentation": {"size": [2, 3], "counts": [1, 4, 1]}'  # 1 out, 4 in, 1 out
 
 
+class Part(Protocol):
+    """A part of a shape: its area in square pixels, and its pixels in an image of a size."""
+
+    @property
+    def area(self) -> float: ...
+
+    def pixels(self, size: Size) -> Patch: ...
+
+
 @dataclass(frozen=True, eq=False)
 class Polygon:
-    """The inside of a closed outline.
-
-    Args:
-        points: (N, 2) float64, x and y; the last point is joined to the first.
+    """The inside of a closed outline: (N, 2) points, the last one joined to the first.
 
     >>> Polygon(np.array([(0.0, 0.0), (2.0, 0.0), (0.0, 2.0)])).pixels((2, 2))[2].tolist()
     [[True, False], [False, False]]
@@ -50,12 +54,11 @@ class Polygon:
 
     @property
     def area(self) -> float:
-        """Area in square pixels; parts that the outline encircles twice count twice."""
+        """Parts that the outline encircles twice count twice."""
         x, y = (self.points - self.points[:1]).T
         return float(abs(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y)) / 2)
 
     def pixels(self, size: Size) -> Patch:
-        """Return the pixels whose centers are inside."""
         from rasterio.features import rasterize
         from rasterio.transform import Affine
 
@@ -75,13 +78,7 @@ class Polygon:
 
 @dataclass(frozen=True, eq=False)
 class Ellipse:
-    """The inside of an ellipse.
-
-    Args:
-        x, y: its center.
-        radius_x, radius_y: half its width and height, in pixels, before it is rotated.
-        rotation: about the center, in degrees, clockwise.
-    """
+    """The inside of an ellipse around (x, y), rotated about it by degrees, clockwise."""
 
     x: float
     y: float
@@ -91,15 +88,11 @@ class Ellipse:
 
     @property
     def area(self) -> float:
-        """Area in square pixels."""
         return float(np.pi * self.radius_x * self.radius_y)
 
     def pixels(self, size: Size) -> Patch:
-        """Return the pixels whose centers are inside."""
         reach = max(self.radius_x, self.radius_y)
-        rows, columns = _span(self.y, reach, size[0]), _span(self.x, reach, size[1])
-        y = np.arange(rows.start, rows.stop)[:, None] + 0.5 - self.y
-        x = np.arange(columns.start, columns.stop)[None, :] + 0.5 - self.x
+        rows, columns, x, y = _centers(self.x, self.y, reach, size)
         if not min(self.radius_x, self.radius_y) > 0:
             return rows, columns, np.zeros((len(y), x.shape[1]), bool)
         cosine, sine = np.cos(np.radians(self.rotation)), np.sin(np.radians(self.rotation))
@@ -118,20 +111,67 @@ class Disc:
 
     @property
     def area(self) -> float:
-        """Area in square pixels."""
         return float(np.pi * self.radius**2)
 
     def pixels(self, size: Size) -> Patch:
-        """Return the pixels whose centers are inside."""
-        rows = _span(self.y, self.radius, size[0])
-        columns = _span(self.x, self.radius, size[1])
-        y = np.arange(rows.start, rows.stop)[:, None] + 0.5 - self.y
-        x = np.arange(columns.start, columns.stop)[None, :] + 0.5 - self.x
+        rows, columns, x, y = _centers(self.x, self.y, self.radius, size)
         return rows, columns, y**2 + x**2 <= self.radius**2
 
 
+@dataclass(frozen=True, eq=False)
+class RunLengths:
+    """A mask (H, W) as run lengths down its columns; the first run is of zeros and may be 0."""
+
+    counts: NDArray[np.int64]
+    size: Size
+
+    @property
+    def area(self) -> float:
+        return float(self.counts[1::2].sum())
+
+    def pixels(self, size: Size) -> Patch:
+        height, width = self.size
+        is_one = np.arange(len(self.counts)) % 2 == 1
+        mask = np.repeat(is_one, self.counts).reshape(width, height).T
+        return slice(0, height), slice(0, width), mask
+
+
+@dataclass(frozen=True, eq=False)
+class Stamp:
+    """A small mask with its upper left pixel at column x and row y."""
+
+    x: int
+    y: int
+    mask: NDArray[np.bool_]
+
+    @property
+    def area(self) -> float:
+        return float(self.mask.sum())
+
+    def pixels(self, size: Size) -> Patch:
+        height, width = self.mask.shape
+        top, bottom = np.clip((self.y, self.y + height), 0, size[0]).tolist()
+        left, right = np.clip((self.x, self.x + width), 0, size[1]).tolist()
+        inside = self.mask[top - self.y : bottom - self.y, left - self.x : right - self.x]
+        return slice(top, bottom), slice(left, right), inside
+
+
+# Each has an area in square pixels, and pixels(size): those whose centers are inside.
+
+
+def _centers(
+    x: float, y: float, reach: float, size: Size
+) -> tuple[slice, slice, NDArray[np.float64], NDArray[np.float64]]:
+    """Return the rows and columns within reach of (x, y), and how far their centers are from it."""
+    top, bottom = np.clip((np.floor(y - reach), np.ceil(y + reach)), 0, size[0]).astype(int)
+    left, right = np.clip((np.floor(x - reach), np.ceil(x + reach)), 0, size[1]).astype(int)
+    down = np.arange(top, bottom)[:, None] + 0.5 - y
+    across = np.arange(left, right)[None, :] + 0.5 - x
+    return slice(int(top), int(bottom)), slice(int(left), int(right)), across, down
+
+
 def rotated_rectangle(x: float, y: float, width: float, height: float, rotation: float) -> Polygon:
-    """Return a rectangle that is rotated about its upper left corner (x, y), clockwise degrees."""
+    """Return a rectangle that is rotated by degrees, clockwise, about its corner (x, y)."""
     cosine, sine = np.cos(np.radians(rotation)), np.sin(np.radians(rotation))
     across = np.array([width * cosine, width * sine])
     down = np.array([-height * sine, height * cosine])
@@ -163,77 +203,29 @@ def is_coordinate(number: Any) -> bool:
     return is_number and abs(number) <= FARTHEST  # False for NaN
 
 
-def _span(center: float, radius: float, end: int) -> slice:
-    """Return the rows or columns that a disc or an ellipse may touch."""
-    first, last = np.floor(center - radius), np.ceil(center + radius)
-    return slice(int(np.clip(first, 0, end)), int(np.clip(last, 0, end)))
-
-
-@dataclass(frozen=True, eq=False)
-class RunLengths:
-    """A mask as run lengths down the columns.
-
-    Args:
-        counts: lengths of the runs; the first one is of zeros and may be 0.
-        size: (H, W); H * W is the sum of the counts.
-    """
-
-    counts: NDArray[np.int64]
-    size: Size
-
-    @property
-    def area(self) -> float:
-        """Area in pixels."""
-        return float(self.counts[1::2].sum())
-
-    def pixels(self, size: Size) -> Patch:
-        """Return the pixels of the runs of ones. `size` is the size of the mask."""
-        height, width = self.size
-        is_one = np.arange(len(self.counts)) % 2 == 1
-        mask = np.repeat(is_one, self.counts).reshape(width, height).T
-        return slice(0, height), slice(0, width), mask
-
-
 def read_run_lengths(table: Any) -> RunLengths:
-    """Read {"size": [H, W], "counts": [...] or "..."}, as COCO stores them.
-
-    >>> runs = read_run_lengths({"size": [2, 3], "counts": [1, 3, 2]})
-    >>> runs.pixels((2, 3))[2].astype(int).tolist()
-    [[0, 1, 0], [1, 1, 0]]
-    """
+    """Read {"size": [H, W], "counts": [...] or "..."}, as COCO stores them."""
     size, counts = table.get("size"), table.get("counts")
     if not (isinstance(size, list) and len(size) == 2 and all(map(_is_count, size))):
-        raise FullconvError(
-            msg("run lengths with the size {size!r}; expected [height, width].", size=size),
-            RLE_EXAMPLE,
-        )
+        message = msg("run lengths with the size {size!r}; expected [height, width].", size=size)
+        raise FullconvError(message, RLE_EXAMPLE)
     if isinstance(counts, str):
         counts = decompress(counts)
     if not (isinstance(counts, list) and all(map(_is_count, counts))):
-        raise FullconvError(
-            msg("run lengths that are neither text nor a list of whole numbers from 0."),
-            RLE_EXAMPLE,
+        message = msg("run lengths that are neither text nor a list of whole numbers from 0.")
+        raise FullconvError(message, RLE_EXAMPLE)
+    height, width = size
+    if sum(counts) != height * width:
+        values = {"total": sum(counts), "height": height, "width": width, "area": height * width}
+        message = msg(
+            "run lengths of {total} pixels; expected {height} x {width} = {area}.", **values
         )
-    if sum(counts) != size[0] * size[1]:
-        raise FullconvError(
-            msg(
-                "run lengths of {total} pixels; expected {height} x {width} = {area}.",
-                total=sum(counts),
-                height=size[0],
-                width=size[1],
-                area=size[0] * size[1],
-            ),
-            RLE_EXAMPLE,
-        )
-    return RunLengths(np.array(counts, np.int64), (size[0], size[1]))
+        raise FullconvError(message, RLE_EXAMPLE)
+    return RunLengths(np.array(counts, np.int64), (height, width))
 
 
 def encode_run_lengths(mask: NDArray[np.bool_]) -> RunLengths:
-    """Return the run lengths of a mask (H, W).
-
-    >>> encode_run_lengths(np.array([[0, 1, 0], [1, 1, 0]], bool)).counts.tolist()
-    [1, 3, 2]
-    """
+    """Return the run lengths of a mask (H, W)."""
     flat = mask.T.ravel()
     edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     starts = [0, 0] if flat[:1].any() else [0]  # the first run is of zeros
@@ -246,9 +238,6 @@ def decompress(text: str) -> list[int]:
 
     Each character holds 5 bits of a number and whether more follow; from the fourth number on,
     the number is a difference to the one two before.
-
-    >>> decompress("11T1")
-    [1, 1, 36]
     """
     points = text.encode("utf-32-le", "surrogatepass")  # JSON may hold half of a surrogate pair
     codes = np.frombuffer(points, np.uint32).astype(np.int64) - 48
@@ -257,17 +246,14 @@ def decompress(text: str) -> list[int]:
     starts = ends - lengths + 1
     invalid = np.concatenate([np.flatnonzero((codes < 0) | (codes >= 64)), starts[lengths > 7]])
     if invalid.size:
-        position = int(invalid[0])
-        raise FullconvError(
-            msg(
-                "compressed run lengths with {character!r} out of place.", character=text[position]
-            ),
-            RLE_EXAMPLE,
+        character = text[int(invalid[0])]
+        message = msg(
+            "compressed run lengths with {character!r} out of place.", character=character
         )
+        raise FullconvError(message, RLE_EXAMPLE)
     if len(codes) and codes[-1] & 32:
-        raise FullconvError(
-            msg("compressed run lengths that end in the middle of a number."), RLE_EXAMPLE
-        )
+        message = msg("compressed run lengths that end in the middle of a number.")
+        raise FullconvError(message, RLE_EXAMPLE)
     shifts = 5 * (np.arange(len(codes)) - np.repeat(starts, lengths))
     values = np.add.reduceat((codes & 31) << shifts, starts) if len(codes) else codes
     values = values - np.where(codes[ends] & 16, 1 << 5 * lengths, 0)  # negative numbers

@@ -2,17 +2,16 @@
 
 A `Shape` is a class and the parts of one object. An `AnnotatedImage` is an image and its shapes,
 the lowest first. Each shape is painted over those before it; the rest is background, class 0.
-
-Shapes: H, W image.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import msg
 from fullconv.core.labels import IGNORE, Labels
-from fullconv.data.annotations.rasterize import Patch, Size
+from fullconv.data.annotations.rasterize import Part, Polygon, Size
 from fullconv.data.io.images import IMAGE_SUFFIXES, Source, image_size, open_image, source_name
 from fullconv.data.io.masks import mask_dtype
 
@@ -28,35 +27,6 @@ BACKGROUND = "background"  # class 0
 _BACKGROUNDS = ("background", "_background_", "__background__")
 _IGNORED = ("__ignore__", "_ignore_", IGNORE, "void")
 _SUFFIXES = {"JPEG": ".jpg", "JPEG2000": ".jp2"}  # of formats whose suffix is not their name
-
-
-class Part(Protocol):
-    """Polygon, Disc, Ellipse, RunLengths or Stamp."""
-
-    @property
-    def area(self) -> float: ...
-
-    def pixels(self, size: Size) -> Patch: ...
-
-
-@dataclass(frozen=True, eq=False)
-class Stamp:
-    """A small mask with its upper left pixel at column x and row y."""
-
-    x: int
-    y: int
-    mask: NDArray[np.bool_]
-
-    @property
-    def area(self) -> float:
-        return float(self.mask.sum())
-
-    def pixels(self, size: Size) -> Patch:
-        height, width = self.mask.shape
-        top, bottom = np.clip((self.y, self.y + height), 0, size[0]).tolist()
-        left, right = np.clip((self.x, self.x + width), 0, size[1]).tolist()
-        inside = self.mask[top - self.y : bottom - self.y, left - self.x : right - self.x]
-        return slice(top, bottom), slice(left, right), inside
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,50 +44,38 @@ class Shape:
 
 @dataclass(frozen=True, eq=False)
 class AnnotatedImage:
-    """An image as an annotation file describes it.
+    """An image as an annotation file describes it."""
 
-    Args:
-        source: the annotation file.
-        name: path without suffix, relative to the dataset.
-        split: "train", "val", "test", or "" if unknown.
-        image: the image file; None if the image is inside `source`.
-        suffix: suffix of the image, such as ".jpg".
-        size: (H, W), upright.
-        shapes: the lowest first.
-    """
-
-    source: Path
-    name: str
-    split: str
-    image: Path | None
-    suffix: str
-    size: Size
-    shapes: tuple[Shape, ...]
+    source: Path  # the annotation file
+    name: str  # path without suffix, relative to the dataset
+    split: str  # "train", "val", "test", or "" if unknown
+    image: Path | None  # None if the image is inside `source`
+    suffix: str  # of the image, such as ".jpg"
+    size: Size  # (H, W), upright
+    shapes: tuple[Shape, ...]  # the lowest first
 
 
 @dataclass
 class Annotations:
-    """The content of the annotation files of one tool.
+    """The content of the annotation files of one tool: images, and a problem for each file or image
+    that cannot be converted."""
 
-    Args:
-        tool: "labelme", "coco", "label-studio" or "ultralytics"; "" if there are no files.
-        reason: what the tool was recognized by.
-        names: class names, in the order of their ids.
-        images: the images that can be converted.
-        problems: an error for each file or image that cannot.
-        notes: decisions that the user should know.
-        left_out: description of entries that cover no pixels -> how many.
-        others: JSON files of other kinds, with their keys.
-    """
-
-    tool: str
-    reason: str
-    names: list[str] = field(default_factory=list)
+    tool: str  # "labelme", "coco", "label-studio" or "ultralytics"; "" if there are no files
+    reason: str  # what the tool was recognized by
+    names: list[str] = field(default_factory=list)  # of the classes, in the order of their ids
     images: list[AnnotatedImage] = field(default_factory=list)
     problems: list[FullconvError] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    left_out: Counter[str] = field(default_factory=Counter)
-    others: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # decisions that the user should know
+    left_out: Counter[str] = field(default_factory=Counter)  # entries that cover no pixels
+    others: list[str] = field(default_factory=list)  # JSON files of other kinds, with their keys
+
+    @contextmanager
+    def collect_problems(self) -> Iterator[None]:
+        """Add an error inside the block to the problems."""
+        try:
+            yield
+        except FullconvError as error:
+            self.problems.append(error)
 
 
 def class_name(label: Any) -> str:
@@ -125,9 +83,8 @@ def class_name(label: Any) -> str:
     void, otherwise the label itself."""
     name = str(label).strip() if isinstance(label, str | int) else ""
     if not name or not name.isprintable():
-        raise FullconvError(
-            msg("the label {label!r} is not a name.", label=label), '"label": "road"'
-        )
+        message = msg("the label {label!r} is not a name.", label=label)
+        raise FullconvError(message, '"label": "road"')
     if name.lower() in _BACKGROUNDS:
         return BACKGROUND
     return IGNORE if name.lower() in _IGNORED else name
@@ -159,11 +116,8 @@ def paint(annotated: AnnotatedImage, labels: Labels) -> tuple[NDArray[Any], int]
 def check_image(image: Source, height: Any = None, width: Any = None) -> tuple[Size, str]:
     """Return (H, W) of an image and the suffix of its format.
 
-    Args:
-        height, width: the size by the annotation file; None if it does not tell.
-
     Raises:
-        FullconvError: the image has another size.
+        FullconvError: the annotation file states another height or width.
     """
     size = image_size(image)
     require_stated_size(size, source_name(image), height, width)
@@ -178,42 +132,36 @@ def check_image(image: Source, height: Any = None, width: Any = None) -> tuple[S
 
 
 def require_stated_size(size: Size, name: str, height: Any, width: Any) -> None:
-    """Check that an image has the size that an annotation file states.
-
-    Args:
-        size: (H, W) of the image.
-        name: name of the image in messages.
-        height, width: the size by the annotation file; None if it does not tell.
-
-    Raises:
-        FullconvError: the image has another size.
-    """
+    """Raise an error unless an image has the height and width that an annotation file states."""
     stated = (size[0] if height is None else height, size[1] if width is None else width)
-    if stated != size:
-        values = {
-            "name": name,
-            "width": size[1],
-            "height": size[0],
-            "stated_width": stated[1],
-            "stated_height": stated[0],
-        }
-        if stated == size[::-1]:
-            message = msg(
-                "says {stated_width} x {stated_height} pixels, the size before the EXIF rotation, "
-                "but {name} has {width} x {height} (width x height): it is not the image that was "
-                "annotated.",
-                **values,
-            )
-        else:
-            message = msg(
-                "says {stated_width} x {stated_height} pixels, but {name} has {width} x {height} "
-                "(width x height): it is not the image that was annotated.",
-                **values,
-            )
-        file = Path(name).name
-        raise FullconvError(
-            message, msg("copy the original of {file} there, or annotate it again", file=file)
+    if stated == size:
+        return
+    values = {"stated_width": stated[1], "stated_height": stated[0], "name": name}
+    values |= {"width": size[1], "height": size[0]}
+    if stated == size[::-1]:
+        message = msg(
+            "says {stated_width} x {stated_height} pixels, the size before the EXIF rotation, but "
+            "{name} has {width} x {height} (width x height): it is not the image that was "
+            "annotated.",
+            **values,
         )
+    else:
+        message = msg(
+            "says {stated_width} x {stated_height} pixels, but {name} has {width} x {height} "
+            "(width x height): it is not the image that was annotated.",
+            **values,
+        )
+    file = Path(name).name
+    hint = msg("copy the original of {file} there, or annotate it again", file=file)
+    raise FullconvError(message, hint)
+
+
+def polygon(points: NDArray[np.float64], left_out: Counter[str]) -> Polygon | None:
+    """Return a polygon; count it as left out if it has fewer than three points."""
+    if len(points) >= 3:
+        return Polygon(points)
+    left_out[msg("polygons with fewer than three points")] += 1
+    return None
 
 
 def overlap_note(by_area: bool) -> str:
@@ -224,26 +172,20 @@ def overlap_note(by_area: bool) -> str:
 
 
 def numbered(entries: Any, place: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the objects in a list with their numbers from 1.
-
-    Args:
-        place: where the list is, for messages.
-    """
+    """Yield the objects in a list, whose place messages name, with their numbers from 1."""
     for number, entry in enumerate(entries, 1):
         if not isinstance(entry, dict):
-            raise FullconvError(
-                msg(
-                    "{place} {number} is {entry!r}; expected an object.",
-                    place=place,
-                    number=number,
-                    entry=str(entry)[:40],
-                ),
-                '{"id": 1}',
-            )
+            values = {"place": place, "number": number, "entry": str(entry)[:40]}
+            message = msg("{place} {number} is {entry!r}; expected an object.", **values)
+            raise FullconvError(message, '{"id": 1}')
         yield number, entry
 
 
-def in_place(place: str, error: FullconvError) -> FullconvError:
-    """Return an error whose message begins with the place of the mistake."""
-    message = msg("{place}: {message}", place=place, message=error.message)
-    return FullconvError(message, error.hint)
+@contextmanager
+def in_place(place: str) -> Iterator[None]:
+    """Begin the message of an error inside the block with the place of the mistake."""
+    try:
+        yield
+    except FullconvError as error:
+        message = msg("{place}: {message}", place=place, message=error.message)
+        raise FullconvError(message, error.hint) from error

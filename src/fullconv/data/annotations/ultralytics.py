@@ -6,8 +6,6 @@
 
 Larger outlines are painted first, as Ultralytics does to train semantic segmentation, or all in the
 order of the file. Pixels outside all outlines are background, also for an empty file.
-
-Shapes: H, W image.
 """
 
 from __future__ import annotations
@@ -54,20 +52,17 @@ def gather(root: Path, files: list[Path], order: str) -> Annotations:
     by_area = order != "file"
     images_of: dict[Path, dict[str, list[Path]]] = {}
     for path in files:
-        try:
+        with annotations.collect_problems():
             image = _find_image(path, images_of)
             size, suffix = check_image(image)
             shapes = _shapes(path, names, size)
-        except FullconvError as error:
-            annotations.problems.append(error)
-            continue
-        if by_area:
-            shapes.sort(key=lambda shape: -shape.area)
-        inside = path.relative_to(root)
-        name, split = inside.with_name(path.stem).as_posix(), split_from_folders(inside)
-        annotations.images.append(
-            AnnotatedImage(path, name, split, image, suffix, size, tuple(shapes))
-        )
+            if by_area:
+                shapes.sort(key=lambda shape: -shape.area)
+            inside = path.relative_to(root)
+            name, split = inside.with_name(path.stem).as_posix(), split_from_folders(inside)
+            annotations.images.append(
+                AnnotatedImage(path, name, split, image, suffix, size, tuple(shapes))
+            )
     annotations.notes.append(overlap_note(by_area))
     return annotations
 
@@ -81,15 +76,14 @@ def _class_names(root: Path, annotations: Annotations) -> dict[int, str]:
         lines = path.read_text("utf-8-sig", errors="replace").splitlines()
         names = dict(enumerate(line for line in lines if line.strip()))
     else:
-        raise FullconvError(
-            msg(
-                "{root} has no class names; expected a {name} with names, as Ultralytics uses for "
-                "training, or classes.txt with one name per line.",
-                root=root,
-                name=NAME,
-            ),
-            msg("{line}   # in {path}", line="names: [road, car]", path=root / NAME),
+        message = msg(
+            "{root} has no class names; expected a {name} with names, as Ultralytics uses for "
+            "training, or classes.txt with one name per line.",
+            root=root,
+            name=NAME,
         )
+        hint = msg("{line}   # in {path}", line="names: [road, car]", path=root / NAME)
+        raise FullconvError(message, hint)
     annotations.notes.append(msg("class names from {path}", path=path.name))
     return {key: class_name(name) for key, name in names.items()}
 
@@ -99,45 +93,38 @@ def _find_image(path: Path, images_of: dict[Path, dict[str, list[Path]]]) -> Pat
     labels = next(folder for folder in path.parents if folder.name == "labels")
     folder = labels.parent / "images" / path.parent.relative_to(labels)
     if folder not in images_of:
-        by_stem: dict[str, list[Path]] = defaultdict(list)
+        images_of[folder] = defaultdict(list)
         for image in images_in(folder) if folder.is_dir() else ():
-            by_stem[image.stem].append(image)
-        images_of[folder] = by_stem
+            images_of[folder][image.stem].append(image)
     images = images_of[folder].get(path.stem, [])
     if len(images) == 1:
         return images[0]
     values = {"path": path, "count": len(images), "expected": f"{folder / path.stem}.jpg"}
+    message = msg("{path}: the image is missing; expected {expected} or another format.", **values)
     if images:
         message = msg(
             "{path}: {count} images have its name; expected one, {expected} or another format.",
             **values,
         )
-    else:
-        message = msg(
-            "{path}: the image is missing; expected {expected} or another format.", **values
-        )
-    hint = msg(
-        "{command}   # one image for {stem}", command=shell_command("ls", folder), stem=path.stem
-    )
+    command = shell_command("ls", folder)
+    hint = msg("{command}   # one image for {stem}", command=command, stem=path.stem)
     raise FullconvError(message, hint)
 
 
 def _shapes(path: Path, names: dict[int, str], size: Size) -> list[Shape]:
-    """Read the outlines in a file, for an image of (H, W) pixels."""
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise FullconvError(
-            msg("{path} is not a text file: {reason}.", path=path, reason=error), _EXAMPLE
-        ) from error
+        message = msg("{path} is not a text file: {reason}.", path=path, reason=error)
+        raise FullconvError(message, _EXAMPLE) from error
     shapes = []
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
                 shapes.append(_shape(line.split(), names, size))
-            except FullconvError as error:
-                place = msg("{path}, line {number}", path=path, number=number)
-                raise in_place(place, error) from error
+            except FullconvError:
+                with in_place(msg("{path}, line {number}", path=path, number=number)):
+                    raise
     return shapes
 
 
@@ -147,46 +134,38 @@ def _shape(words: list[str], names: dict[int, str], size: Size) -> Shape:
     except ValueError:
         values = np.full(1, np.nan)
     if not np.isfinite(values).all() or values[0] != round(values[0]):
-        raise FullconvError(
-            msg("{line!r} is not a class id and an outline.", line=" ".join(words)[:60]), _EXAMPLE
-        )
+        line = " ".join(words)[:60]
+        message = msg("{line!r} is not a class id and an outline.", line=line)
+        raise FullconvError(message, _EXAMPLE)
     if len(values) == 5:
-        raise FullconvError(
-            msg(
-                "4 numbers after the class id are a box, as in detection; a mask requires the "
-                "outline."
-            ),
-            msg("export the labels again for segmentation (YOLO Segmentation), not for detection"),
+        message = msg(
+            "4 numbers after the class id are a box, as in detection; a mask requires the outline."
         )
+        hint = msg(
+            "export the labels again for segmentation (YOLO Segmentation), not for detection"
+        )
+        raise FullconvError(message, hint)
     if len(values) < 7 or len(values) % 2 == 0:
-        raise FullconvError(
-            nmsg(
-                "{count} number after the class id; expected x and y of at least 3 corners.",
-                "{count} numbers after the class id; expected x and y of at least 3 corners.",
-                len(values) - 1,
-            ),
-            _EXAMPLE,
+        message = nmsg(
+            "{count} number after the class id; expected x and y of at least 3 corners.",
+            "{count} numbers after the class id; expected x and y of at least 3 corners.",
+            len(values) - 1,
         )
+        raise FullconvError(message, _EXAMPLE)
     if values[0] not in names:
-        raise FullconvError(
-            msg(
-                "no class {class_id:g}; expected one of {names}.",
-                class_id=values[0],
-                names=truncated_list([f"{key} {name}" for key, name in names.items()], 20),
-            ),
-            msg(
-                "{line}   # in data.yaml, with the others", line=f"names: {{{values[0]:g}: a_name}}"
-            ),
+        known = truncated_list([f"{key} {name}" for key, name in names.items()], 20)
+        message = msg(
+            "no class {class_id:g}; expected one of {names}.", class_id=values[0], names=known
         )
+        line = f"names: {{{values[0]:g}: a_name}}"
+        raise FullconvError(message, msg("{line}   # in data.yaml, with the others", line=line))
     points = values[1:].reshape(-1, 2)
     if points.min() < -_TOLERANCE or points.max() > 1 + _TOLERANCE:
-        raise FullconvError(
-            msg(
-                "coordinates from {low:g} to {high:g}; expected fractions of the width and height "
-                "of the image, from 0 to 1.",
-                low=points.min(),
-                high=points.max(),
-            ),
-            _EXAMPLE,
+        span = {"low": points.min(), "high": points.max()}
+        message = msg(
+            "coordinates from {low:g} to {high:g}; expected fractions of the width and height "
+            "of the image, from 0 to 1.",
+            **span,
         )
+        raise FullconvError(message, _EXAMPLE)
     return Shape(names[int(values[0])], (Polygon(points * (size[1], size[0])),))

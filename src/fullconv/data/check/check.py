@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from textwrap import indent
 from typing import Any, NamedTuple
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.hardware import cpu_count
 from fullconv.core.i18n import Message, join, msg, nmsg, translate
 from fullconv.core.labels import RGB, format_color
 from fullconv.core.text import LIST_LIMIT, shell_command
@@ -54,16 +54,13 @@ class CheckReport:
     Args:
         dataset: the dataset that was checked.
         findings: errors, then warnings, then notes.
-        class_pixels: split -> pixels of each class, length K.
-        ignored_pixels: split -> ignored pixels.
+        class_pixels, ignored_pixels: split -> pixels of each of the K classes, and ignored ones.
         sizes: (H, W) of the images, upright -> number of images.
-        mean, std: of red, green and blue over the pixels of all images, scaled to 0-1; large JPEG
-            files count at a reduced size, where the standard deviation is slightly smaller.
+        mean, std: of red, green and blue over the pixels of all images, 0-1; large JPEG files
+            count at a reduced size, where the standard deviation is slightly smaller.
         meanings: the meaning of the values in the mask files, most frequent first.
-        fingerprint: sha256 over splits, names, contents and class table; independent of the
-            dataset's place and the order of its files.
-        contents: split and name of a pair -> sha256 of its image and of its mask; "" if a file
-            cannot be read.
+        fingerprint: sha256 over splits, names, contents and class table, wherever the dataset is.
+        contents: split and name of a pair -> sha256 of image and mask; "" if it cannot be read.
         mask_class_pixels: mask -> class id -> pixels.
         value_pixels: value in the mask files -> pixels.
         lossy: True if any mask is in a lossy format.
@@ -96,18 +93,15 @@ class CheckReport:
     @property
     def class_rows(self) -> list[ClassRow]:
         """The shares of all classes, then of the ignored pixels; [] if the classes are unknown."""
-        labels, splits = self.dataset.labels, list(self.class_pixels)
+        labels = self.dataset.labels
         if isinstance(labels, UndeterminedLabels):
             return []
-        labeled = {split: max(1, sum(self.class_pixels[split])) for split in splits}
-        rows = [
-            ClassRow(k, color, name, {s: self.class_pixels[s][k] / labeled[s] for s in splits})
-            for k, (name, color) in enumerate(zip(labels.names, labels.colors, strict=True))
-        ]
-        ignored = {
-            split: self.ignored_pixels[split] / max(1, self.ignored_pixels[split] + labeled[split])
-            for split in splits
-        }
+        labeled = {split: max(1, sum(pixels)) for split, pixels in self.class_pixels.items()}
+        rows = []
+        for k, (name, color) in enumerate(zip(labels.names, labels.colors, strict=True)):
+            shares = {s: pixels[k] / labeled[s] for s, pixels in self.class_pixels.items()}
+            rows.append(ClassRow(k, color, name, shares))
+        ignored = {s: n / max(1, n + labeled[s]) for s, n in self.ignored_pixels.items()}
         return [*rows, ClassRow(None, None, msg("(ignored)"), ignored)]
 
     def raise_for_errors(self) -> None:
@@ -117,7 +111,7 @@ class CheckReport:
         head = nmsg(
             "{count} error in the dataset {root}:",
             "{count} errors in the dataset {root}:",
-            count=len(self.errors),
+            len(self.errors),
             root=self.dataset.root,
         )
         lines: list[str] = [head]
@@ -130,6 +124,14 @@ class CheckReport:
     def to_dict(self) -> dict[str, Any]:
         """Return the report as one JSON object."""
         data = self.dataset
+        class_pixels = {
+            split: dict(zip(data.labels.names, pixels, strict=True))
+            for split, pixels in self.class_pixels.items()
+        }
+        sizes = [
+            {"height": height, "width": width, "images": count}
+            for (height, width), count in self.sizes.most_common()
+        ]
         return {
             "root": str(data.root),
             "layout": data.layout,
@@ -138,47 +140,29 @@ class CheckReport:
             "labels": data.labels.to_dict(),
             "named": data.named,
             "images": {split: len(pairs) for split, pairs in data.splits.items()},
-            "class_pixels": {
-                split: dict(zip(data.labels.names, pixels, strict=True))
-                for split, pixels in self.class_pixels.items()
-            },
+            "class_pixels": class_pixels,
             "ignored_pixels": dict(self.ignored_pixels),
-            "sizes": [
-                {"height": height, "width": width, "images": count}
-                for (height, width), count in self.sizes.most_common()
-            ],
+            "sizes": sizes,
             "mean": list(self.mean),
             "std": list(self.std),
             "mask_values": [meaning.to_dict() for meaning in self.meanings],
             "fingerprint": self.fingerprint,
             "errors": len(self.errors),
             "warnings": len(self.warnings),
-            "findings": [
-                {
-                    "level": finding.level,
-                    "rule": finding.rule,
-                    "message": finding.message,
-                    "files": list(finding.files),
-                    "fix": finding.fix,
-                }
-                for finding in self.findings
-            ],
+            "findings": [finding.to_dict() for finding in self.findings],
         }
 
     def text(self) -> str:
         """Return the report for a terminal, without colors."""
         parts = [_summary(self), value_table(self.meanings), _class_table(self)]
         parts += [_paragraph(finding) for finding in self.findings]
-        if self.findings:
-            levels = Counter(finding.level for finding in self.findings)
-            counts = (
-                nmsg("{count} error", "{count} errors", levels["error"]),
-                nmsg("{count} warning", "{count} warnings", levels["warning"]),
-                nmsg("{count} note", "{count} notes", levels["note"]),
-            )
-            parts.append(join(counts, ", "))
-        else:
-            parts.append(msg("No problems found."))
+        levels = Counter(finding.level for finding in self.findings)
+        counts = (
+            nmsg("{count} error", "{count} errors", levels["error"]),
+            nmsg("{count} warning", "{count} warnings", levels["warning"]),
+            nmsg("{count} note", "{count} notes", levels["note"]),
+        )
+        parts.append(join(counts, ", ") if self.findings else msg("No problems found."))
         return join([part for part in parts if part], "\n\n")
 
 
@@ -202,10 +186,21 @@ def check(
     if not isinstance(dataset, Dataset):
         dataset = load_dataset(dataset, layout=layout)
     jobs = [(split, pair) for split, pairs in dataset.splits.items() for pair in pairs]
+    scan = DatasetScan(dataset)
     # Threads suffice: decoding and hashing release the GIL.
-    with ScanCache() as cache, ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+    with ScanCache() as cache, ThreadPoolExecutor(min(16, cpu_count())) as pool:
         pair_scans = pool.map(lambda job: scan_pair(job[0], job[1], cache), jobs)
-        scan = DatasetScan(dataset, _with_progress(pair_scans, len(jobs), progress))
+        for done, pair_scan in enumerate(pair_scans, 1):
+            scan.add(pair_scan)
+            if progress is not None:
+                progress(done, len(jobs))
+
+    # The fingerprint: of the class table, the splits and the files.
+    labels = dataset.labels
+    values = sorted([str(value), class_id] for value, class_id in labels.values.items())
+    table = labels.to_dict() | {"values": values, "closed": labels.strict_values}
+    rows = sorted([s.split, s.pair.name, s.image_hash, s.mask_hash] for s in scan.scans)
+    text = json.dumps([table, sorted(dataset.splits), rows], sort_keys=True)
     return CheckReport(
         dataset,
         apply_rules(scan),
@@ -214,21 +209,12 @@ def check(
         Counter(s.image_size for s in scan.scans if s.image_size is not None),
         *_channel_statistics(scan.scans),
         meanings(scan),
-        _fingerprint(dataset, scan.scans),
+        hashlib.sha256(text.encode()).hexdigest(),
         {(s.split, s.pair.name): (s.image_hash, s.mask_hash) for s in scan.scans},
         scan.mask_class_pixels,
         scan.values,
         any(mask.lossy for _, mask in scan.masks),
     )
-
-
-def _with_progress(
-    scans: Iterable[PairScan], count: int, progress: Callable[[int, int], None] | None
-) -> Iterator[PairScan]:
-    for done, scan in enumerate(scans, 1):
-        yield scan
-        if progress is not None:
-            progress(done, count)
 
 
 def _channel_statistics(scans: list[PairScan]) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -238,37 +224,22 @@ def _channel_statistics(scans: list[PairScan]) -> tuple[tuple[float, ...], tuple
     pixels = sum(areas)
     if not pixels:
         return (), ()
-    mean, square = (
-        [
-            sum(row[c] * area for row, area in zip(rows, areas, strict=True)) / pixels
-            for c in range(3)
-        ]
-        for rows in ([image.mean for image in images], [image.square for image in images])
-    )
-    std = [max(0.0, s - m * m) ** 0.5 for m, s in zip(mean, square, strict=True)]
-    return tuple(m / 255 for m in mean), tuple(s / 255 for s in std)
-
-
-def _fingerprint(dataset: Dataset, scans: list[PairScan]) -> str:
-    labels = dataset.labels
-    table = labels.to_dict() | {
-        "values": sorted([str(value), class_id] for value, class_id in labels.values.items()),
-        "closed": labels.strict_values,
-    }
-    rows = sorted([scan.split, scan.pair.name, scan.image_hash, scan.mask_hash] for scan in scans)
-    text = json.dumps([table, sorted(dataset.splits), rows], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    mean, std = [], []
+    for c in range(3):
+        m = sum(image.mean[c] * area for image, area in zip(images, areas, strict=True)) / pixels
+        s = sum(image.square[c] * area for image, area in zip(images, areas, strict=True)) / pixels
+        mean.append(m / 255)
+        std.append(max(0.0, s - m * m) ** 0.5 / 255)
+    return tuple(mean), tuple(std)
 
 
 def _summary(report: CheckReport) -> Message:
-    """Return layout, sizes, colors, fingerprint and notes."""
     data = report.dataset
     sizes: list[str] = [
         msg("{count} of {height} x {width}", count=count, height=height, width=width)
         for (height, width), count in report.sizes.most_common(_LISTED_SIZES)
     ]
-    if len(report.sizes) > _LISTED_SIZES:
-        more = len(report.sizes) - _LISTED_SIZES
+    if (more := len(report.sizes) - _LISTED_SIZES) > 0:
         sizes.append(nmsg("{count} more size", "{count} more sizes", more))
     mean, std = (
         " ".join(f"{value:.3f}" for value in values) or "-" for values in (report.mean, report.std)
@@ -287,10 +258,9 @@ def _summary(report: CheckReport) -> Message:
 
 def _class_table(report: CheckReport) -> Message:
     """Return id, color, name and share of the labeled pixels of each class."""
-    class_rows = report.class_rows
-    if not class_rows:
+    if not report.class_rows:
         return join([])
-    *rows, ignored = class_rows
+    *rows, ignored = report.class_rows
     present = [row for row in rows if any(row.shares.values())]
     absent = len(rows) - len(present)
     if absent <= LIST_LIMIT:
@@ -308,13 +278,11 @@ def _class_table(report: CheckReport) -> Message:
 
     lines = [line(msg("id"), msg("color"), msg("class"), ignored.shares)]
     for row in listed:
-        lines.append(
-            line(row.class_id, format_color(row.color or (0, 0, 0)), row.name, shares(row))
-        )
+        color = format_color(row.color or (0, 0, 0))
+        lines.append(line(row.class_id, color, row.name, shares(row)))
     if more := len(present) - len(listed):
-        lines.append(
-            nmsg("      ... and {count} more class", "      ... and {count} more classes", more)
-        )
+        text = nmsg("      ... and {count} more class", "      ... and {count} more classes", more)
+        lines.append(text)
     if absent:
         lines.append(msg("      ... and {count} classes that never occur", count=absent))
     last = line("", "", ignored.name, shares(ignored))
@@ -322,14 +290,8 @@ def _class_table(report: CheckReport) -> Message:
 
 
 def _paragraph(finding: Finding) -> Message:
-    lines: list[str] = [
-        msg(
-            "{level} {rule}: {message}",
-            level=_LEVELS[finding.level],
-            rule=finding.rule,
-            message=finding.message,
-        )
-    ]
+    values = {"level": _LEVELS[finding.level], "rule": finding.rule, "message": finding.message}
+    lines: list[str] = [msg("{level} {rule}: {message}", **values)]
     lines += [f"    {name}" for name in finding.files[:_LISTED_FILES]]
     if (more := len(finding.files) - _LISTED_FILES) > 0:
         lines.append(msg("    ... and {count} more", count=more))

@@ -21,10 +21,8 @@ def add_extra_heads(
 ) -> tuple[Dataset, list[CheckReport]]:
     """Return a dataset whose pairs have the masks of additional heads, and the heads' reports.
 
-    Args:
-        report: of the dataset.
-        folders: the folders of the masks, in the dataset's folder or as paths.
-        ignore_rules: see `fullconv.data.check.ignore_rules.apply_ignore_rules`; for every head.
+    `folders` are in the dataset's folder, or paths. `ignore_rules` counts for every head, see
+    `fullconv.data.check.ignore_rules.apply_ignore_rules`.
 
     Raises:
         FullconvError: there is no such folder, an image has no mask, or masks have errors.
@@ -42,14 +40,12 @@ def add_extra_heads(
         if name in [other for other, _ in dataset.heads]:
             raise FullconvError(msg("two heads are called {name}.", name=name), f"--heads {name}")
         masks = {(s, pair.name): pair.mask for s, pairs in head.splits.items() for pair in pairs}
-        splits = {
-            split: tuple(
-                replace(pair, masks=(*pair.masks, masks[split, pair.name]))
-                for pair in pairs
-                if (split, pair.name) in masks
+        splits = {}
+        for split, pairs in dataset.splits.items():
+            usable = [pair for pair in pairs if (split, pair.name) in masks]
+            splits[split] = tuple(
+                replace(p, masks=(*p.masks, masks[split, p.name])) for p in usable
             )
-            for split, pairs in dataset.splits.items()
-        }
         dataset = replace(dataset, splits=splits, heads=(*dataset.heads, (name, head.labels)))
         reports.append(head_report)
     return dataset, reports

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from fullconv.core.text import percent
 
@@ -13,23 +13,19 @@ Level: TypeAlias = Literal["error", "warning", "note"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One problem of a dataset.
+    """One problem of a dataset."""
 
-    Args:
-        level: an error prevents training.
-        rule: the name of the rule that found it.
-        message: one or more sentences.
-        files: the files concerned, relative to the dataset's folder.
-        fix: what to do; may end with lines to paste.
-        groups: those of the files that belong together, such as copies of one image.
-    """
-
-    level: Level
+    level: Level  # an error prevents training
     rule: str
-    message: str
-    files: tuple[str, ...] = ()
-    fix: str = ""
-    groups: tuple[tuple[str, ...], ...] = ()
+    message: str  # one or more sentences
+    files: tuple[str, ...] = ()  # relative to the dataset's folder
+    fix: str = ""  # what to do; may end with lines to paste
+    groups: tuple[tuple[str, ...], ...] = ()  # files that belong together, such as copies
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the finding as a JSON object."""
+        head = {"level": self.level, "rule": self.rule, "message": self.message}
+        return {**head, "files": list(self.files), "fix": self.fix}
 
 
 def relative_name(root: Path, path: Path) -> str:

@@ -23,9 +23,8 @@ def apply_ignore_rules(report: CheckReport, ignore_rules: str = "") -> Dataset:
     """Return the dataset of a report, without what the ignored rules found.
 
     Args:
-        report: of `fullconv.data.check.check.check`.
-        ignore_rules: comma-separated names of rules: "size,soft-mask". They need not have found
-            anything.
+        report: of the dataset.
+        ignore_rules: comma-separated rules: "size,soft-mask". They need not have found anything.
 
     Raises:
         FullconvError: there are other errors, or errors that cannot be ignored.
@@ -38,31 +37,27 @@ def apply_ignore_rules(report: CheckReport, ignore_rules: str = "") -> Dataset:
         return dataset
     command = shell_command("fullconv", "check", dataset.root)
     if isinstance(dataset.labels, UndeterminedLabels):
-        raise FullconvError(
-            msg(
-                "{rule} cannot be ignored: {message} The mask values of {root} have no meaning "
-                "yet, so that nothing could be learned.",
-                rule=ignored[0].rule,
-                root=dataset.root,
-                message=ignored[0].message,
-            ),
-            ignored[0].fix or command,
+        message = msg(
+            "{rule} cannot be ignored: {message} The mask values of {root} have no meaning yet, so "
+            "that nothing could be learned.",
+            rule=ignored[0].rule,
+            root=dataset.root,
+            message=ignored[0].message,
         )
+        raise FullconvError(message, ignored[0].fix or command)
 
     # Leave out the pairs of files that cannot be used; ignore values without a class.
-    files = {name for finding in ignored if finding.rule in _FILE_RULES for name in finding.files}
-    paths = {dataset.root / name for name in files}
+    unusable = [finding for finding in ignored if finding.rule in _FILE_RULES]
+    paths = {dataset.root / name for finding in unusable for name in finding.files}
     splits = {
         split: tuple(pair for pair in pairs if not {pair.image, pair.mask} & paths)
         for split, pairs in dataset.splits.items()
     }
     if dataset.splits.get("train") and not splits["train"]:
-        raise FullconvError(
-            msg(
-                "nothing is left to train on in {root}: every pair has an ignored error ({rules}).",
-                root=dataset.root,
-                rules=", ".join(finding.rule for finding in ignored),
-            ),
-            command,
+        message = msg(
+            "nothing is left to train on in {root}: every pair has an ignored error ({rules}).",
+            root=dataset.root,
+            rules=", ".join(finding.rule for finding in ignored),
         )
+        raise FullconvError(message, command)
     return replace(dataset, splits=splits, labels=replace(dataset.labels, unknown_as_ignore=True))

@@ -46,8 +46,7 @@ def near_duplicates(signatures: Sequence[bytes]) -> Iterator[tuple[int, int, flo
     """Yield the pairs (i, j), i < j, of signatures of the same image, and their distance.
 
     Each signature is compared with its few nearest ones, so that thousands of equal images take no
-    longer. If all images of a dataset resemble each other (the same frame, a fixed camera), only
-    those count that are much nearer than such images are.
+    longer.
     """
     if len(signatures) < 2:
         return
@@ -58,6 +57,8 @@ def near_duplicates(signatures: Sequence[bytes]) -> Iterator[tuple[int, int, flo
     if len(numbers) < 2:
         return
     cells = (levels[numbers] - levels[numbers].mean(axis=1, keepdims=True)) / std[numbers, None]
+    # If all images of a dataset resemble each other (the same frame, a fixed camera), only those
+    # count that are much nearer than such images are.
     limit = SAME
     if len(numbers) >= _MIN_SIGNATURES:
         spread = float((cells - cells.mean(axis=0)).std())
@@ -85,18 +86,13 @@ def near_duplicates(signatures: Sequence[bytes]) -> Iterator[tuple[int, int, flo
 
 @dataclass(frozen=True)
 class Shift:
-    """The offset at which a mask fits its image best.
+    """The offset at which a mask fits its image best."""
 
-    Args:
-        rows, columns: the offset in pixels; positive is down and right.
-        step: resolution of the offset in pixels.
-        fit, fit_at_zero: how much better than at the median offset the borders fit the edges at
-            that offset, and at offset 0; in standard deviations over the other offsets.
-    """
-
-    rows: int
-    columns: int
-    step: int
+    rows: int  # pixels; positive is down
+    columns: int  # pixels; positive is right
+    step: int  # resolution of the offset in pixels
+    # How much better than at the median offset the borders fit the edges at that offset, and at
+    # offset 0, in standard deviations over the other offsets.
     fit: float
     fit_at_zero: float
 
@@ -122,13 +118,17 @@ def mask_steps(values: NDArray[Any]) -> NDArray[Any]:
 def estimate_shift(gray: NDArray[np.uint8], values: NDArray[Any], step: int) -> Shift | None:
     """Return the offset at which a mask fits its image best; None if it has too few borders.
 
-    Args:
-        gray, values: (h, w) and (h, w) or (h, w, 3), one per step, of an image and its mask.
-        step: pixels.
+    `gray` and `values` are (h, w) and (h, w) or (h, w, 3), one per step of some pixels.
     """
     if min(gray.shape) <= 4 * REACH:
         return None
-    border = _borders(values)
+    # The pixels whose right or lower neighbor differs, except near the frame.
+    border = np.zeros(values.shape[:2], bool)
+    for axis in (0, 1):
+        differs = np.roll(values, -1, axis) != values
+        border |= differs.any(axis=2) if differs.ndim == 3 else differs
+    border[:REACH] = border[-REACH - 1 :] = False
+    border[:, :REACH] = border[:, -REACH - 1 :] = False
     count = int(border.sum())
     if count < _MIN_BORDER:
         return None
@@ -145,17 +145,6 @@ def estimate_shift(gray: NDArray[np.uint8], values: NDArray[Any], step: int) -> 
         (float(fit.max()) - middle) / std,
         (float(around_zero.max()) - middle) / std,
     )
-
-
-def _borders(values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Return (h, w) True where the right or lower neighbor differs, except near the frame."""
-    border = np.zeros(values.shape[:2], bool)
-    for axis in (0, 1):
-        differs = np.roll(values, -1, axis) != values
-        border |= differs.any(axis=2) if differs.ndim == 3 else differs
-    border[:REACH] = border[-REACH - 1 :] = False
-    border[:, :REACH] = border[:, -REACH - 1 :] = False
-    return border
 
 
 def _edges(gray: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -175,9 +164,7 @@ def _sum_of_edges(edges: NDArray[np.float32], border: NDArray[np.bool_]) -> NDAr
     import scipy.fft  # takes a third of a second, and is not needed if all scans are cached
 
     shape = [scipy.fft.next_fast_len(side, real=True) for side in edges.shape]
-    product = (
-        scipy.fft.rfft2(edges, shape) * scipy.fft.rfft2(border.astype(np.float32), shape).conj()
-    )
-    sums = scipy.fft.irfft2(product, shape)
+    borders = scipy.fft.rfft2(border.astype(np.float32), shape)
+    sums = scipy.fft.irfft2(scipy.fft.rfft2(edges, shape) * borders.conj(), shape)
     offsets = np.arange(-REACH, REACH + 1)
     return np.asarray(sums[np.ix_(offsets, offsets)], np.float32)

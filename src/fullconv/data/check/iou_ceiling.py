@@ -26,8 +26,7 @@ Shapes: H, W image · h, w cells · K classes.
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +35,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fullconv.core.hardware import cpu_count
 from fullconv.core.i18n import Message, join, msg, nmsg
 from fullconv.core.text import LIST_LIMIT, percent
 from fullconv.data.check.check import check
@@ -54,31 +54,25 @@ _BAND = 1 << 16  # pixels that are interpolated at once; they fit into a process
 
 @dataclass(frozen=True)
 class Ceiling:
-    """The approximate upper bound of each output stride on one split.
-
-    Args:
-        root: folder of the dataset.
-        split: "train", "val" or "test".
-        images: number of images that were counted, each at its original size.
-        images_in_split: number of images in the split.
-        ignored: share of ignored pixels, 0-1.
-        names: of the K classes.
-        class_iou: stride in pixels, the finest first -> IoU of each of the K classes, 0-1; nan if
-            the class does not occur.
-    """
+    """The approximate upper bound of each output stride on one split."""
 
     root: str
     split: str
-    images: int
+    images: int  # that were counted, each at its original size
     images_in_split: int
-    ignored: float
-    names: tuple[str, ...]
+    ignored: float  # share of the pixels, 0-1
+    names: tuple[str, ...]  # of the K classes
+    # Stride in pixels, the finest first -> IoU of each class, 0-1; nan if the class does not occur.
     class_iou: dict[int, tuple[float, ...]]
 
     @property
     def mean_iou(self) -> dict[int, float]:
         """Stride -> mean IoU over the classes that occur; nan if none does."""
-        return {stride: _mean(values) for stride, values in self.class_iou.items()}
+        means = {}
+        for stride, values in self.class_iou.items():
+            known = [value for value in values if not math.isnan(value)]
+            means[stride] = sum(known) / len(known) if known else math.nan
+        return means
 
     @property
     def recommended_stride(self) -> int | None:
@@ -91,8 +85,22 @@ class Ceiling:
     @property
     def reason(self) -> Message:
         """Why that stride is recommended, and how many masks were counted."""
+        split, total = self.split, self.images_in_split
+        if self.images == total:
+            counted = nmsg(
+                "measured on {count} mask of {split}",
+                "measured on {count} masks of {split}",
+                total,
+                split=split,
+            )
+        else:
+            counted = msg(
+                "measured on {images} of {total} masks of {split}",
+                images=self.images,
+                total=total,
+                split=split,
+            )
         means, stride = self.mean_iou, self.recommended_stride
-        counted = self._counted
         if stride is None:
             return msg("no pixel is labeled ({counted})", counted=counted)
         finest = min(means)
@@ -126,78 +134,58 @@ class Ceiling:
             **values,
         )
 
-    @property
-    def _counted(self) -> Message:
-        if self.images == self.images_in_split:
-            return nmsg(
-                "measured on {count} mask of {split}",
-                "measured on {count} masks of {split}",
-                count=self.images,
-                split=self.split,
-            )
-        return msg(
-            "measured on {images} of {total} masks of {split}",
-            images=self.images,
-            total=self.images_in_split,
-            split=self.split,
-        )
-
     def to_dict(self) -> dict[str, Any]:
         """Return the result as a dict for JSON; None for nan."""
+        means, strides = self.mean_iou, {}
+        for stride, values in self.class_iou.items():
+            per_class = dict(zip(self.names, map(_or_none, values), strict=True))
+            mean = _or_none(means[stride])
+            strides[str(stride)] = {"mean_iou": mean, "per_class_iou": per_class}
         return {
             "root": self.root,
             "split": self.split,
             "images": self.images,
             "images_in_split": self.images_in_split,
             "ignored": self.ignored,
-            "strides": {
-                str(stride): {
-                    "mean_iou": _or_none(self.mean_iou[stride]),
-                    "per_class_iou": dict(zip(self.names, map(_or_none, values), strict=True)),
-                }
-                for stride, values in self.class_iou.items()
-            },
+            "strides": strides,
             "recommended_stride": self.recommended_stride,
             "reason": self.reason,
         }
 
     def text(self) -> str:
         """Return the bounds for a terminal: a line per class, and the recommendation."""
-        strides, recommended = list(self.class_iou), self.recommended_stride
-        lines: list[str] = [
-            nmsg(
-                "{root}, split {split}, {count} image at its original size, {ignored} of the "
-                "pixels ignored",
-                "{root}, split {split}, {count} images at their original size, {ignored} of the "
-                "pixels ignored",
-                count=self.images,
-                root=self.root,
-                split=self.split,
-                ignored=percent(self.ignored),
-            ),
-            msg("upper bound of the IoU: the ground truth, downsampled by stride and upsampled"),
-            "",
-        ]
+        head = nmsg(
+            "{root}, split {split}, {count} image at its original size, {ignored} of the pixels "
+            "ignored",
+            "{root}, split {split}, {count} images at their original size, {ignored} of the pixels "
+            "ignored",
+            self.images,
+            root=self.root,
+            split=self.split,
+            ignored=percent(self.ignored),
+        )
+        title = msg("upper bound of the IoU: the ground truth, downsampled by stride and upsampled")
+        lines: list[str] = [head, title, ""]
 
-        def line(name: str, cells: list[str]) -> Message:
+        def add_line(name: str, cells: Iterable[str]) -> None:
             text = "".join(f"{cell:>11}" for cell in cells)
-            return Message("{name:<24}{text}", {"name": name, "text": text})
+            lines.append(Message("{name:<24}{text}", {"name": name, "text": text}))
 
         rows = [*zip(self.names, *self.class_iou.values(), strict=True)]
         present = [row for row in rows if not math.isnan(row[1])]
         absent = len(rows) - len(present)
         if absent <= LIST_LIMIT:
             present, absent = rows, 0
-        lines.append(line(msg("class"), [f"stride {stride}" for stride in strides]))
+        add_line(msg("class"), [f"stride {stride}" for stride in self.class_iou])
         for name, *values in present:
-            lines.append(line(name[:23], [percent(value, 2) for value in values]))
-        lines.append(line(msg("mean IoU"), [percent(v, 2) for v in self.mean_iou.values()]))
+            add_line(name[:23], [percent(value, 2) for value in values])
+        add_line(msg("mean IoU"), [percent(value, 2) for value in self.mean_iou.values()])
         if absent:
             lines.append(
                 msg("left out: {count} classes that {split} lacks", count=absent, split=self.split)
             )
         lines.append("")
-        coarsest = self.class_iou[strides[-1]]
+        stride, coarsest = list(self.class_iou.items())[-1]
         known = [k for k, iou in enumerate(coarsest) if not math.isnan(iou)]
         if known:
             worst = min(known, key=coarsest.__getitem__)
@@ -205,11 +193,11 @@ class Ceiling:
                 msg(
                     "{name} loses most: at stride {stride} about {iou} is left",
                     name=self.names[worst],
-                    stride=strides[-1],
+                    stride=stride,
                     iou=percent(coarsest[worst], 2),
                 )
             )
-        if recommended:
+        if recommended := self.recommended_stride:
             option = f"--stride {recommended}"
             lines.append(msg("recommended: {option}: {reason}", option=option, reason=self.reason))
         else:
@@ -234,7 +222,7 @@ def iou_ceiling(
         data: a dataset or its folder.
         split: "train", "val" or "test".
         progress: called with (masks done, all masks).
-        checked: True if the dataset is known to have no errors; it is not checked again.
+        checked: the dataset is known to have no errors; it is not checked again.
         strides: pixels; some of `STRIDES`.
 
     Raises:
@@ -249,7 +237,7 @@ def iou_ceiling(
     sums = np.zeros((len(strides), 3, count), dtype=np.int64)
     pixels = 0
     # Threads suffice: decoding and numpy release the GIL.
-    with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(16, cpu_count())) as pool:
         results = pool.map(
             lambda pair: _sums(read_mask(pair.mask, dataset.labels), count, strides), pairs
         )
@@ -258,23 +246,18 @@ def iou_ceiling(
             pixels += size
             if progress is not None:
                 progress(done, len(pairs))
-    labeled = int(sums[0, 0].sum())
-    return Ceiling(
-        str(dataset.root),
-        split,
-        len(pairs),
-        len(pairs),
-        (pixels - labeled) / max(1, pixels),
-        dataset.labels.names,
-        {stride: _iou(*its_sums) for stride, its_sums in zip(strides, sums, strict=True)},
-    )
+    ignored = (pixels - int(sums[0, 0].sum())) / max(1, pixels)
+    class_iou = {}
+    for stride, (truth, lost, gained) in zip(strides, sums, strict=True):
+        overlaps = zip((truth - lost).tolist(), (truth + gained).tolist(), strict=True)
+        class_iou[stride] = tuple(i / u if u else math.nan for i, u in overlaps)
+    names, images = dataset.labels.names, len(pairs)
+    return Ceiling(str(dataset.root), split, images, images, ignored, names, class_iou)
 
 
 def estimate_on_sample(dataset: Dataset, split: str = "train") -> Ceiling | None:
-    """Estimate the upper bound on at most 32 masks, spread evenly over a split without errors.
-
-    None if the split has no pair.
-    """
+    """Estimate the upper bound on at most 32 masks, spread evenly over a split without errors;
+    None if the split has no pair."""
     pairs = dataset.splits.get(split, ())
     if not pairs:
         return None
@@ -287,14 +270,9 @@ def estimate_on_sample(dataset: Dataset, split: str = "train") -> Ceiling | None
 def downsample_upsample(ids: Ids, stride: int, num_classes: int) -> Ids:
     """Return what is left of a mask after downsampling and upsampling; see above.
 
-    Args:
-        ids: (H, W) class ids; `num_classes` and above are ignored.
-        stride: pixels; even, and at most 32.
-        num_classes: K.
-
-    Returns:
-        (H, W) class ids 0 .. K-1 of the same dtype, also at the ignored pixels; the mask itself if
-        all its pixels are ignored.
+    `ids` are (H, W) class ids; `num_classes` (K) and above are ignored. `stride` is in pixels, even
+    and at most 32. The result has the class ids 0 .. K-1 also at the ignored pixels; it is the mask
+    itself if all its pixels are ignored.
     """
     height, width = ids.shape
     present = np.flatnonzero(np.bincount(ids.ravel(), minlength=num_classes)[:num_classes])
@@ -304,7 +282,12 @@ def downsample_upsample(ids: Ids, stride: int, num_classes: int) -> Ids:
     # A frame of copies: beyond the outermost centers nothing changes.
     framed = np.pad(counts, ((0, 0), (1, 1), (1, 1)), mode="edge")
     rows, columns = framed.shape[1] - 1, framed.shape[2] - 1  # patches between four centers
-    weights = _weights(stride)
+    # The weights of the corners of a patch at its pixels, (4, stride^2), in 1 / (2 * stride)^2. In
+    # these units every interpolated value is a whole number below stride^2 * (2 * stride)^2, which
+    # float32 holds exactly up to stride 32: equal values are equal, in any order of addition.
+    near = np.arange(1, 2 * stride, 2, dtype=np.float32)  # for the lower or right corner
+    near_and_far = np.stack([near[::-1], near])
+    weights = np.einsum("ay,bx->abyx", near_and_far, near_and_far).reshape(4, -1)
     result = np.empty((rows, stride, columns, stride), dtype=ids.dtype)
     step = max(1, _BAND // (columns * stride * stride))
     for top in range(0, rows, step):
@@ -324,17 +307,6 @@ def _count(members: NDArray[np.bool_], stride: int) -> NDArray[np.float32]:
     whole = np.pad(members, [(0, -size % stride) for size in members.shape])
     lines = whole.reshape(-1, stride, whole.shape[1]).sum(axis=1, dtype=np.uint8)
     return lines.reshape(len(lines), -1, stride).sum(axis=2, dtype=np.float32)
-
-
-def _weights(stride: int) -> NDArray[np.float32]:
-    """Return (4, stride^2) weights of the corners of a patch at its pixels, in 1 / (2 * stride)^2.
-
-    In these units every interpolated value is a whole number below stride^2 * (2 * stride)^2, which
-    float32 holds exactly up to stride 32: equal values are equal, in any order of addition.
-    """
-    near = np.arange(1, 2 * stride, 2, dtype=np.float32)  # for the lower or right corner
-    sides = np.stack([near[::-1], near])
-    return np.einsum("ay,bx->abyx", sides, sides).reshape(4, -1)
 
 
 def _largest(
@@ -358,11 +330,8 @@ def _largest(
 
 
 def _sums(ids: Ids, num_classes: int, strides: tuple[int, ...]) -> tuple[NDArray[np.int64], int]:
-    """Return (strides, 3, K) sums of one mask, and its number of pixels.
-
-    The sums are the pixels of each class, those that another class replaced, and those that the
-    class gained.
-    """
+    """Return (strides, 3, K) sums of one mask, and its number of pixels: the pixels of each class,
+    those that another class replaced, and those that the class gained."""
     labeled = ids < num_classes
     truth = np.bincount(ids[labeled], minlength=num_classes)
     sums = []
@@ -372,17 +341,6 @@ def _sums(ids: Ids, num_classes: int, strides: tuple[int, ...]) -> tuple[NDArray
         lost, gained = (np.bincount(k[wrong], minlength=num_classes) for k in (ids, result))
         sums.append([truth, lost, gained])
     return np.array(sums), ids.size
-
-
-def _iou(truth: NDArray[Any], lost: NDArray[Any], gained: NDArray[Any]) -> tuple[float, ...]:
-    """Return (K,) intersection over union; nan if both are empty."""
-    union, intersection = (truth + gained).tolist(), (truth - lost).tolist()
-    return tuple(i / u if u else math.nan for i, u in zip(intersection, union, strict=True))
-
-
-def _mean(values: tuple[float, ...]) -> float:
-    known = [value for value in values if not math.isnan(value)]
-    return sum(known) / len(known) if known else math.nan
 
 
 def _or_none(value: float) -> float | None:

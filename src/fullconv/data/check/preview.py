@@ -13,9 +13,9 @@ from fullconv.core.text import shell_command
 from fullconv.data.check.check import CheckReport
 from fullconv.data.check.finding import relative_name
 from fullconv.data.io.images import gray_to_rgb, read_image
-from fullconv.data.io.masks import Ids, class_lookup, read_histogram
+from fullconv.data.io.masks import class_lookup, read_histogram
 from fullconv.data.layouts.class_table import UndeterminedLabels
-from fullconv.data.layouts.pairing import Pair
+from fullconv.data.layouts.file_names import Pair
 from fullconv.visualization.contact_sheet import contact_sheet, subsample
 from fullconv.visualization.overlay import NEUTRAL, ImageArray, colorize, outer_border
 
@@ -28,18 +28,32 @@ _TITLES = (msg("image"), msg("mask"), msg("mask over the image"))
 def save_preview(report: CheckReport, path: str | Path, *, findings: bool = True) -> None:
     """Write a PNG with a row per pair: the image, its mask, and the mask over the image.
 
-    Args:
-        report: of the dataset.
-        path: of the PNG.
-        findings: begin with files that findings name, two per finding.
+    `findings`: begin with files that findings name, two per finding.
 
     Raises:
         FullconvError: no pair can be read, or the file cannot be written.
     """
-    path = Path(path)
-    _check_path(path, report)
+    path, dataset = Path(path), report.dataset
+    if path.suffix.lower() != ".png":
+        raise FullconvError(
+            msg("a preview is written as PNG, not as {name!r}.", name=path.name),
+            shell_command("--preview", f"{path.stem}.png"),
+        )
+    pairs = [(split, pair) for split, pairs in dataset.splits.items() for pair in pairs]
+    paired = [file for _, pair in pairs for file in (pair.image, pair.mask)]
+    files = (*paired, *dataset.unpaired_images, *dataset.unpaired_masks)
+    if path.resolve() in {file.resolve() for file in files}:
+        raise FullconvError(
+            msg("{path} is a file of the dataset; a preview would overwrite it.", path=path),
+            "--preview preview.png",
+        )
+
+    # The pairs of findings, and a few others, spread evenly over the dataset.
     captions = _pairs_of_findings(report) if findings else {}
-    for split, pair in _spread(report, set(captions)):
+    others = [(split, pair) for split, pair in pairs if pair not in captions]
+    indices = np.linspace(0, len(others) - 1, min(PAIRS, len(others))).round().astype(int)
+    for index in sorted(set(indices.tolist())):
+        split, pair = others[index]
         captions[pair] = f"{split}: {pair.name}"
     labels = _labels_for_drawing(report)
     rows, drawn_captions = [], []
@@ -56,10 +70,8 @@ def save_preview(report: CheckReport, path: str | Path, *, findings: bool = True
         class_ids |= row_ids
     if not rows:
         raise FullconvError(
-            msg(
-                "no pair of {root} can be drawn: {reason}", root=report.dataset.root, reason=reason
-            ),
-            shell_command("fullconv", "check", report.dataset.root),
+            msg("no pair of {root} can be drawn: {reason}", root=dataset.root, reason=reason),
+            shell_command("fullconv", "check", dataset.root),
         )
     legend = _legend(report, labels, class_ids)
     sheet = contact_sheet(rows, _TITLES, drawn_captions, legend=legend, two_blocks=True)
@@ -67,31 +79,11 @@ def save_preview(report: CheckReport, path: str | Path, *, findings: bool = True
         path.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(path)
     except OSError as error:
+        reason = error.strerror or str(error)
         raise FullconvError(
-            msg(
-                "the preview cannot be written to {path}: {reason}.",
-                path=path,
-                reason=error.strerror or str(error),
-            ),
+            msg("the preview cannot be written to {path}: {reason}.", path=path, reason=reason),
             "--preview another_folder/preview.png",
         ) from error
-
-
-def _check_path(path: Path, report: CheckReport) -> None:
-    """Refuse a path that is not a PNG, or a file of the dataset."""
-    if path.suffix.lower() != ".png":
-        raise FullconvError(
-            msg("a preview is written as PNG, not as {name!r}.", name=path.name),
-            shell_command("--preview", f"{path.stem}.png"),
-        )
-    pairs = [pair for pairs in report.dataset.splits.values() for pair in pairs]
-    files = {file.resolve() for pair in pairs for file in (pair.image, pair.mask)}
-    unpaired = (*report.dataset.unpaired_images, *report.dataset.unpaired_masks)
-    if path.resolve() in files | {file.resolve() for file in unpaired}:
-        raise FullconvError(
-            msg("{path} is a file of the dataset; a preview would overwrite it.", path=path),
-            "--preview preview.png",
-        )
 
 
 def _labels_for_drawing(report: CheckReport) -> Labels:
@@ -126,20 +118,19 @@ def _pairs_of_findings(report: CheckReport) -> dict[Pair, str]:
     return {pair: f"{', '.join(broken)}: {names[pair]}" for pair, broken in rules.items()}
 
 
-def _spread(report: CheckReport, excluded: set[Pair]) -> list[tuple[str, Pair]]:
-    """Return a few other pairs, spread evenly over the dataset."""
-    splits = report.dataset.splits.items()
-    pairs = [(split, pair) for split, pairs in splits for pair in pairs if pair not in excluded]
-    indices = np.linspace(0, len(pairs) - 1, min(PAIRS, len(pairs))).round().astype(int)
-    return [pairs[index] for index in sorted(set(indices.tolist()))]
-
-
 def _row(pair: Pair, labels: Labels) -> tuple[list[ImageArray], set[int]]:
     """Return the images of a row, and its class ids: -1 for none, `ignore_index` for ignored."""
     histogram, values = read_histogram(pair.mask)
     image, values = subsample(read_image(pair.image)), subsample(values)
     if isinstance(labels, UndeterminedLabels):
-        mask, class_ids = _raw_colors(values), set[int]()
+        class_ids = set[int]()
+        if values.ndim == 3:
+            mask = np.asarray(values, np.uint8)
+        elif values.max() > 64:  # gray levels, not ids
+            mask = gray_to_rgb(np.clip(values, 0, 255).astype(np.uint8))
+        else:
+            palette = np.array([voc_color(k) for k in range(256)], np.uint8)
+            mask = palette[np.clip(values, 0, 255)]
         transparent = ~mask.any(axis=2)  # black is usually background
         border = np.zeros_like(transparent)  # blended colors have no clear border
     else:
@@ -154,16 +145,6 @@ def _row(pair: Pair, labels: Labels) -> tuple[list[ImageArray], set[int]]:
     blend = ((image.astype(np.uint16) + mask + 1) // 2).astype(np.uint8)  # rounds up
     blend[transparent], blend[border] = image[transparent], mask[border]
     return [image, mask, blend], class_ids
-
-
-def _raw_colors(values: Ids) -> ImageArray:
-    """Return (h, w, 3) colors of mask values without a class table."""
-    if values.ndim == 3:
-        return np.asarray(values, np.uint8)
-    if values.max() > 64:  # gray levels, not ids
-        return gray_to_rgb(np.clip(values, 0, 255).astype(np.uint8))
-    palette = np.array([voc_color(k) for k in range(256)], np.uint8)
-    return palette[np.clip(values, 0, 255)]
 
 
 def _legend(report: CheckReport, labels: Labels, class_ids: set[int]) -> dict[str, RGB]:

@@ -21,7 +21,6 @@ Shapes: H, W image · K classes.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -34,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fullconv.core.errors import FullconvError
+from fullconv.core.hardware import cpu_count
 from fullconv.core.i18n import join, msg, nmsg
 from fullconv.core.labels import RGB, Labels
 from fullconv.core.text import shell_command
@@ -51,13 +51,14 @@ from fullconv.data.io.masks import (
 )
 from fullconv.data.layouts.class_table import UndeterminedLabels
 from fullconv.data.layouts.dataset import Dataset
+from fullconv.data.layouts.file_names import Pair
 from fullconv.data.layouts.mask_value_kinds import (
     is_black_and_white,
     is_blurred,
+    is_nearly_black_and_white,
     nominal_colors,
     otsu_threshold,
 )
-from fullconv.data.layouts.pairing import Pair
 from fullconv.data.layouts.paths import (
     repair_command,
     require_new,
@@ -71,6 +72,7 @@ _Skipped: TypeAlias = dict[tuple[str, str], str]  # split and image -> why it is
 _Progress: TypeAlias = Callable[[int, int], None]
 
 _SPLIT_ORDER = ("test", "val", "train")  # an image in several splits stays in the first one
+_UNDECIDED = ("gray-levels", "mixed-white", "one-class")  # rules
 _MAX_LISTED = 20
 _CHUNK = 1 << 14  # colors that are compared at once
 _EXPORT_AGAIN = msg("export the mask again as PNG, at the size of its image")
@@ -84,22 +86,14 @@ _TURNED = msg("masks turned as their photo's EXIF orientation tells")
 
 @dataclass(frozen=True)
 class RepairedCopy:
-    """A repaired copy.
-
-    Args:
-        source, out: the folders.
-        splits: split -> number of pairs written.
-        labels: class table of the copy.
-        done: what was done, in words -> how often.
-        left_out: file, relative to the source -> why it was left out.
-    """
+    """A repaired copy."""
 
     source: Path
     out: Path
-    splits: dict[str, int]
-    labels: Labels
-    done: dict[str, int]
-    left_out: dict[str, str]
+    splits: dict[str, int]  # split -> number of pairs written
+    labels: Labels  # of the copy
+    done: dict[str, int]  # what was done, in words -> how often
+    left_out: dict[str, str]  # file, relative to the source -> why it was left out
 
     def to_dict(self) -> dict[str, Any]:
         """Return the result as a dict for JSON."""
@@ -115,14 +109,8 @@ class RepairedCopy:
     def text(self) -> str:
         """Return the result for a terminal."""
         counts = ", ".join(f"{split} {count}" for split, count in self.splits.items())
-        lines = [
-            msg(
-                "{source} -> {out}: pairs of images and id masks: {counts}",
-                source=self.source,
-                out=self.out,
-                counts=counts,
-            )
-        ]
+        values = {"source": self.source, "out": self.out, "counts": counts}
+        lines = [msg("{source} -> {out}: pairs of images and id masks: {counts}", **values)]
         lines += [msg("  {what}: {count}", what=what, count=n) for what, n in self.done.items()]
         for name, reason in list(self.left_out.items())[:_MAX_LISTED]:
             lines.append(msg("  left out: {name}: {reason}", name=name, reason=reason))
@@ -149,12 +137,9 @@ class _Plan:
 def repair(
     report: CheckReport, out: str | Path, *, progress: _Progress | None = None
 ) -> RepairedCopy:
-    """Write a repaired copy of a dataset.
+    """Write a repaired copy of a dataset to a new folder.
 
-    Args:
-        report: of the dataset.
-        out: a new folder.
-        progress: called with (pairs done, all pairs).
+    `progress` is called with (pairs done, all pairs).
 
     Raises:
         FullconvError: `out` is not new or is inside the dataset, or nothing can be repaired.
@@ -201,43 +186,35 @@ def _write(
         return "", steps
 
     with whole_or_nothing(out):
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for count, (job, result) in enumerate(
-                zip(jobs, pool.map(write_pair, jobs), strict=True), 1
-            ):
+        with ThreadPoolExecutor(cpu_count()) as pool:
+            results = zip(jobs, pool.map(write_pair, jobs), strict=True)
+            for count, ((split, pair), result) in enumerate(results, 1):
                 if result is not None:
                     reason, steps = result
                     done += steps
-                    written[job[0]] += not reason
+                    written[split] += not reason
                     if reason:
-                        left_out[relative_name(dataset.root, job[1].mask)] = reason
+                        left_out[relative_name(dataset.root, pair.mask)] = reason
                 if progress is not None:
                     progress(count, len(jobs))
         if not written.total():
-            raise FullconvError(
-                msg(
-                    "nothing in {root} can be repaired: {reason}",
-                    root=dataset.root,
-                    reason=next(iter(left_out.values()), msg("it has no pairs.")),
-                ),
-                shell_command("fullconv", "check", dataset.root),
-            )
+            reason = next(iter(left_out.values()), msg("it has no pairs."))
+            values = {"root": dataset.root, "reason": reason}
+            message = msg("nothing in {root} can be repaired: {reason}", **values)
+            raise FullconvError(message, shell_command("fullconv", "check", dataset.root))
         write_settings(out, plan.labels)
     unpaired = (*dataset.unpaired_images, *dataset.unpaired_masks)
     no_partner = msg("it has no partner")
     left_out |= {relative_name(dataset.root, path): no_partner for path in unpaired}
     if plan.kind == "threshold":
-        key = msg("masks cut at {threshold:g}", threshold=plan.threshold)
-        done[key] = written.total()
+        done[msg("masks cut at {threshold:g}", threshold=plan.threshold)] = written.total()
     splits = {split: written[split] for split in dataset.splits if written[split]}
     return RepairedCopy(dataset.root, out, splits, plan.labels, dict(done), left_out)
 
 
 def nearest_color(values: NDArray[np.uint8], colors: tuple[RGB, ...]) -> NDArray[np.int64]:
-    """Return (H, W) the index of the nearest color, by squared distance in RGB.
-
-    If several are equally near, it is the first one. `values` is (H, W, 3).
-    """
+    """Return (H, W) the index of the nearest color of (H, W, 3) values, by squared distance in RGB;
+    the first one if several are equally near."""
     distinct, inverse = np.unique(pack(values), return_inverse=True)
     rgb = unpack(distinct).astype(np.int64)
     table = np.array(colors, np.int64)
@@ -258,17 +235,27 @@ def _make_plan(report: CheckReport) -> _Plan:
             names = tuple(f"class {k}" for k in range(len(nominal)))
             ids = tuple(range(len(names)))
             return _Plan("snap", Labels(names, nominal), nominal=nominal, nominal_ids=ids)
-        colors = _class_of_colors(labels)
-        ids = tuple(colors.values())
-        return _Plan("snap", _plain(labels), nominal=tuple(colors), nominal_ids=ids)
+        # Every color with a class (or ignored), the lower class first.
+        listed = {value: k for value, k in labels.values.items() if isinstance(value, tuple)}
+        colors = listed or {color: k for k, color in enumerate(labels.colors)}
+        order = sorted(colors, key=lambda color: (colors[color], color))
+        ids = tuple(colors[color] for color in order)
+        return _Plan("snap", _plain(labels), nominal=tuple(order), nominal_ids=ids)
 
     # Masks in black and white, perhaps blurred or compressed.
     grays: Mapping[Any, int] = values
     compressed = report.lossy and max(grays, default=0) > 200
-    if is_black_and_white(grays) or is_blurred(grays) or compressed:
+    white = is_black_and_white(grays) or is_blurred(grays) or is_nearly_black_and_white(grays)
+    if white or compressed:
         dark, bright = _dark_and_bright(report.dataset.root, labels)
         new = Labels(labels.proposed) if isinstance(labels, UndeterminedLabels) else _plain(labels)
         return _Plan("threshold", new, otsu_threshold(grays), dark, bright)
+
+    # What the values mean is for the user to decide.
+    for finding in report.errors:
+        if finding.rule in _UNDECIDED:
+            message = msg("{message} A repair cannot decide this.", message=finding.message)
+            raise FullconvError(message, finding.fix)
 
     # Masks of ids; gaps between made-up names are closed.
     used = list(range(len(labels)))
@@ -293,20 +280,15 @@ def _dark_and_bright(root: Path, labels: Labels) -> tuple[int, int]:
     if bright is None:
         bright = 1 if len(labels) == 2 else None
     if dark is None or bright is None:
-        raise FullconvError(
-            nmsg(
-                "the masks are black and white, and the class table does not tell which of its "
-                "{count} class white is.",
-                "the masks are black and white, and the class table does not tell which of its "
-                "{count} classes white is.",
-                count=len(labels),
-            ),
-            msg(
-                "{where}:\n{lines}",
-                where=where_to_paste(root),
-                lines=f'[map]\n255 = "{labels.names[-1]}"',
-            ),
+        message = nmsg(
+            "the masks are black and white, and the class table does not tell which of its "
+            "{count} class white is.",
+            "the masks are black and white, and the class table does not tell which of its "
+            "{count} classes white is.",
+            len(labels),
         )
+        where, lines = where_to_paste(root), f'[map]\n255 = "{labels.names[-1]}"'
+        raise FullconvError(message, msg("{where}:\n{lines}", where=where, lines=lines))
     return dark, bright
 
 
@@ -315,25 +297,22 @@ def _repaired_mask(plan: _Plan, labels: Labels, pair: Pair) -> tuple[Ids, Counte
     done: Counter[str] = Counter()
     ids = _repaired_ids(plan, labels, pair.mask, done)
     size, _ = read_reduced(pair.image, 1)  # reads the whole file, which may be truncated
-    if ids.shape != size:
-        if ids.shape != size[::-1]:
-            raise FullconvError(
-                msg(
-                    "its mask has {mask_height} x {mask_width} pixels (height x width), the image "
-                    "{height} x {width}.",
-                    mask_height=ids.shape[0],
-                    mask_width=ids.shape[1],
-                    height=size[0],
-                    width=size[1],
-                ),
-                _EXPORT_AGAIN,
-            )
+    if ids.shape == size[::-1] != size:
         ids = turn_upright(ids, pair.image)
         if ids.shape != size:
-            raise FullconvError(
-                msg("its mask is turned, and the photo has no EXIF orientation."), _EXPORT_AGAIN
-            )
+            message = msg("its mask is turned, and the photo has no EXIF orientation.")
+            raise FullconvError(message, _EXPORT_AGAIN)
         done[_TURNED] += 1
+    if ids.shape != size:
+        message = msg(
+            "its mask has {mask_height} x {mask_width} pixels (height x width), the image "
+            "{height} x {width}.",
+            mask_height=ids.shape[0],
+            mask_width=ids.shape[1],
+            height=size[0],
+            width=size[1],
+        )
+        raise FullconvError(message, _EXPORT_AGAIN)
     return ids, +done
 
 
@@ -342,13 +321,20 @@ def _repaired_ids(plan: _Plan, labels: Labels, mask: Path, done: Counter[str]) -
     if plan.kind == "read":
         return read_mask(mask, labels)
     if plan.kind == "ids":
-        return _renumbered(plan, labels, mask, done)
+        histogram, values = read_histogram(mask)
+        if histogram.lossy:
+            message = msg("its mask has ids in a lossy format, which changed them.")
+            raise FullconvError(message, _EXPORT_AGAIN)
+        old_ids = class_lookup(values, labels, gray_rgb=histogram.gray_rgb)  # -1: no class
+        table = np.full(max(len(labels), labels.ignore_index) + 2, plan.labels.ignore_index)
+        table[list(plan.new_ids)] = list(plan.new_ids.values())
+        done[_UNKNOWN] += int((old_ids < 0).sum())
+        return table[old_ids]
     values = read_values(mask)
     if plan.kind == "threshold":
         if values.ndim == 3:
-            raise FullconvError(
-                msg("its mask has colors, but the other masks are gray."), _EXPORT_AGAIN
-            )
+            message = msg("its mask has colors, but the other masks are gray.")
+            raise FullconvError(message, _EXPORT_AGAIN)
         done[_BETWEEN] += int(((values > 0) & (values < 255)).sum())
         return np.where(values > plan.threshold, plan.bright, plan.dark)
     colors = values if values.ndim == 3 else gray_to_rgb(values)
@@ -356,28 +342,6 @@ def _repaired_ids(plan: _Plan, labels: Labels, mask: Path, done: Counter[str]) -
     snapped = np.array(plan.nominal, np.uint8)[index]
     done[_SNAPPED] += int((snapped != colors).any(axis=2).sum())
     return np.array(plan.nominal_ids)[index]
-
-
-def _renumbered(plan: _Plan, labels: Labels, mask: Path, done: Counter[str]) -> Ids:
-    """Return (H, W) new class ids of a mask of ids, and count in `done` the unknown values."""
-    histogram, values = read_histogram(mask)
-    if histogram.lossy:
-        raise FullconvError(
-            msg("its mask has ids in a lossy format, which changed them."), _EXPORT_AGAIN
-        )
-    old_ids = class_lookup(values, labels, gray_rgb=histogram.gray_rgb)  # -1: no class
-    table = np.full(max(len(labels), labels.ignore_index) + 2, plan.labels.ignore_index)
-    for old, new in plan.new_ids.items():
-        table[old] = new
-    done[_UNKNOWN] += int((old_ids < 0).sum())
-    return table[old_ids]
-
-
-def _class_of_colors(labels: Labels) -> dict[RGB, int]:
-    """Return every color with a class (or ignored) -> class id, the lower class first."""
-    listed = {value: k for value, k in labels.values.items() if isinstance(value, tuple)}
-    colors = listed or {color: k for k, color in enumerate(labels.colors)}
-    return dict(sorted(colors.items(), key=lambda item: (item[1], item[0])))
 
 
 def _plain(labels: Labels) -> Labels:

@@ -11,7 +11,7 @@ import numpy as np
 
 from fullconv.core.i18n import join, msg, nmsg
 from fullconv.core.text import shell_command
-from fullconv.data.check.finding import Finding
+from fullconv.data.check.finding import Finding, Level
 from fullconv.data.check.image_signature import Shift, near_duplicates
 from fullconv.data.check.scan import DatasetScan, PairScan
 from fullconv.data.layouts.paths import repair_command
@@ -49,24 +49,20 @@ def duplicates(scan: DatasetScan) -> Iterator[Finding]:
             "training images do not predict those on new images.",
             "{count} images are in more than one split ({splits}), byte for byte: {first}. Scores "
             "on training images do not predict those on new images.",
-            count=len(across),
-            **_leak_values(scan, across),
+            len(across),
+            **_values(scan, across),
         )
-        yield _leak(scan, "leak", message, across)
+        yield _finding(scan, "warning", "leak", message, across, _split_fix(scan))
     if within:
-        yield Finding(
-            "warning",
-            "duplicate",
-            nmsg(
-                "{count} image occurs more than once in a split, byte for byte: {first}. Copies "
-                "count more than once, and their masks may differ.",
-                "{count} images occur more than once in a split, byte for byte: {first}. Copies "
-                "count more than once, and their masks may differ.",
-                count=len(within),
-                first=_first(scan, within),
-            ),
-            *_files_of(scan, within, msg("keep one of each")),
+        message = nmsg(
+            "{count} image occurs more than once in a split, byte for byte: {first}. Copies "
+            "count more than once, and their masks may differ.",
+            "{count} images occur more than once in a split, byte for byte: {first}. Copies "
+            "count more than once, and their masks may differ.",
+            len(within),
+            **_values(scan, within),
         )
+        yield _finding(scan, "warning", "duplicate", message, within, msg("keep one of each"))
     yield from _near_duplicates(scan, [group[0] for group in by_hash.values()])
 
 
@@ -87,115 +83,93 @@ def _near_duplicates(scan: DatasetScan, distinct: list[PairScan]) -> Iterator[Fi
             "{count} pairs of similar images are in more than one split ({splits}), resized, "
             "compressed or brightened: {first}. Scores on training images do not predict those on "
             "new images.",
-            count=len(across),
-            **_leak_values(scan, across),
+            len(across),
+            **_values(scan, across),
         )
-        yield _leak(scan, "near-leak", message, across)
+        yield _finding(scan, "warning", "near-leak", message, across, _split_fix(scan))
     if within:
-        fix = msg("nothing, if they are video frames of a fixed scene; else keep one of each")
-        yield Finding(
-            "note",
-            "near-duplicate",
-            nmsg(
-                "{count} pair of images in one split is nearly the same: {first}. Copies count "
-                "more than once.",
-                "{count} pairs of images in one split are nearly the same: {first}. Copies count "
-                "more than once.",
-                count=len(within),
-                first=_first(scan, within),
-            ),
-            *_files_of(scan, within, fix),
+        message = nmsg(
+            "{count} pair of images in one split is nearly the same: {first}. Copies count "
+            "more than once.",
+            "{count} pairs of images in one split are nearly the same: {first}. Copies count "
+            "more than once.",
+            len(within),
+            **_values(scan, within),
         )
+        fix = msg("nothing, if they are video frames of a fixed scene; else keep one of each")
+        yield _finding(scan, "note", "near-duplicate", message, within, fix)
 
 
-def _leak(scan: DatasetScan, rule: str, message: str, groups: list[list[PairScan]]) -> Finding:
-    fix = msg(
+def _values(scan: DatasetScan, groups: list[list[PairScan]]) -> dict[str, str]:
+    """Return the splits, and the files of the first group: "images/a.png = images/b.png"."""
+    splits = sorted({pair_scan.split for group in groups for pair_scan in group})
+    first = (scan.names([pair_scan.pair.image])[0] for pair_scan in groups[0])
+    return {"splits": ", ".join(splits), "first": " = ".join(first)}
+
+
+def _split_fix(scan: DatasetScan) -> str:
+    return msg(
         "keep each image in one split. This makes a copy in which it stays in test, else in "
         "val:\n{command}",
         command=repair_command(scan.dataset.root),
     )
-    return Finding("warning", rule, message, *_files_of(scan, groups, fix))
 
 
-def _leak_values(scan: DatasetScan, groups: list[list[PairScan]]) -> dict[str, str]:
-    splits = sorted({pair_scan.split for group in groups for pair_scan in group})
-    return {"splits": ", ".join(splits), "first": _first(scan, groups)}
-
-
-def _first(scan: DatasetScan, groups: list[list[PairScan]]) -> str:
-    """Return the files of the first group: "images/a.png = images/b.png"."""
-    return " = ".join(scan.names([pair_scan.pair.image])[0] for pair_scan in groups[0])
-
-
-def _files_of(
-    scan: DatasetScan, groups: list[list[PairScan]], fix: str
-) -> tuple[tuple[str, ...], str, tuple[tuple[str, ...], ...]]:
-    """Return files, fix and groups of a finding."""
-    by_group = tuple(scan.names(pair_scan.pair.image for pair_scan in group) for group in groups)
-    return (
-        scan.names(pair_scan.pair.image for group in groups for pair_scan in group),
-        fix,
-        by_group,
-    )
+def _finding(
+    scan: DatasetScan,
+    level: Level,
+    rule: str,
+    message: str,
+    groups: list[list[PairScan]],
+    fix: str,
+) -> Finding:
+    names = tuple(scan.names(pair_scan.pair.image for pair_scan in group) for group in groups)
+    files = tuple(sorted({name for group in names for name in group}))
+    return Finding(level, rule, message, files, fix, names)
 
 
 def misaligned(scan: DatasetScan) -> Iterator[Finding]:
     """Report masks whose borders fit the edges of their images better at another offset."""
-    shifts = [
-        (pair_scan, pair_scan.shift) for pair_scan in scan.scans if pair_scan.shift is not None
-    ]
+    shifts = [(scanned, scanned.shift) for scanned in scan.scans if scanned.shift is not None]
     distinct = {pair_scan.mask_hash: shift for pair_scan, shift in shifts}  # one mask, one vote
     common = _common_shift(list(distinct.values()))
     if common is not None:
-        files = scan.names(
-            pair_scan.pair.mask for pair_scan, shift in shifts if _agrees(shift, common)
+        files = scan.names(scanned.pair.mask for scanned, shift in shifts if _agrees(shift, common))
+        message = msg(
+            "the masks seem to be shifted {offset} against their images: the borders in "
+            "{count} of {total} fit the edges of their images best when they are moved {back}.",
+            offset=_direction(-common.rows, -common.columns),
+            back=_direction(common.rows, common.columns),
+            count=len(files),
+            total=len(shifts),
         )
-        yield Finding(
-            "warning",
-            "shifted-masks",
-            msg(
-                "the masks seem to be shifted {offset} against their images: the borders in "
-                "{count} of {total} fit the edges of their images best when they are moved {back}.",
-                offset=_direction(-common.rows, -common.columns),
-                back=_direction(common.rows, common.columns),
-                count=len(files),
-                total=len(shifts),
-            ),
-            files,
-            msg(
-                "export the masks again from exactly these images: cropping, resizing and other "
-                "versions of an image shift them"
-            ),
+        fix = msg(
+            "export the masks again from exactly these images: cropping, resizing and other "
+            "versions of an image shift them"
         )
+        yield Finding("warning", "shifted-masks", message, files, fix)
         return
     uses = Counter(pair_scan.mask_hash for pair_scan, _ in shifts)
-    moved = [
-        (pair_scan, shift)
-        for pair_scan, shift in shifts
-        if uses[pair_scan.mask_hash] < _ZONE and _is_certain(shift)
-    ]
+    rare = [pair for pair in shifts if uses[pair[0].mask_hash] < _ZONE]
+    moved = [(pair_scan, shift) for pair_scan, shift in rare if _is_certain(shift)]
     if moved:
         first, shift = moved[0]
-        root = scan.dataset.root
-        yield Finding(
-            "warning",
-            "shifted-mask",
-            nmsg(
-                "{count} mask seems to be shifted: the borders in {name} fit the edges of its "
-                "image far better when it is moved {offset}.",
-                "{count} masks seem to be shifted: the borders in {name} fit the edges of its "
-                "image far better when it is moved {offset}.",
-                count=len(moved),
-                name=first.pair.mask.name,
-                offset=_direction(shift.rows, shift.columns),
-            ),
-            scan.names(pair_scan.pair.mask for pair_scan, _ in moved),
-            msg(
-                "look at the preview, and export or draw the mask again if it is shifted:\n"
-                "{command}",
-                command=shell_command("fullconv", "check", root, "--preview", "check.png"),
-            ),
+        message = nmsg(
+            "{count} mask seems to be shifted: the borders in {name} fit the edges of its "
+            "image far better when it is moved {offset}.",
+            "{count} masks seem to be shifted: the borders in {name} fit the edges of its "
+            "image far better when it is moved {offset}.",
+            len(moved),
+            name=first.pair.mask.name,
+            offset=_direction(shift.rows, shift.columns),
         )
+        command = shell_command("fullconv", "check", scan.dataset.root, "--preview", "check.png")
+        fix = msg(
+            "look at the preview, and export or draw the mask again if it is shifted:\n{command}",
+            command=command,
+        )
+        files = scan.names(pair_scan.pair.mask for pair_scan, _ in moved)
+        yield Finding("warning", "shifted-mask", message, files, fix)
 
 
 def _common_shift(shifts: list[Shift]) -> Shift | None:

@@ -39,7 +39,8 @@ from fullconv.data.io.mask_values import Value, bands
 from fullconv.data.io.masks import MaskHistogram, content_key, mask_pixels, read_histogram
 from fullconv.data.io.scan_cache import ScanCache
 from fullconv.data.layouts.dataset import Dataset
-from fullconv.data.layouts.pairing import Pair
+from fullconv.data.layouts.file_names import Pair
+from fullconv.data.layouts.mask_value_kinds import white_kind
 
 _CACHE_VERSION = 4  # of the cached scans
 _MAX_VALUES = 1 << 18  # distinct values that are counted in all masks together
@@ -47,19 +48,12 @@ _MAX_VALUES = 1 << 18  # distinct values that are counted in all masks together
 
 @dataclass(frozen=True)
 class ImageScan:
-    """The content of an image.
+    """The content of an image; large JPEG files are decoded at a reduced size."""
 
-    Args:
-        size: (H, W), upright.
-        mean, square: mean of red, green and blue (0-255) and of their squares; large JPEG files
-            are decoded at a reduced size.
-        signature: see `fullconv.data.check.image_signature.signature`.
-    """
-
-    size: tuple[int, int]
-    mean: tuple[float, ...]
-    square: tuple[float, ...]
-    signature: bytes
+    size: tuple[int, int]  # (H, W), upright
+    mean: tuple[float, ...]  # of red, green and blue, 0-255
+    square: tuple[float, ...]  # mean of their squares
+    signature: bytes  # see `fullconv.data.check.image_signature.signature`
 
 
 @dataclass(frozen=True)
@@ -84,68 +78,46 @@ class PairScan:
 
 @dataclass(frozen=True)
 class MaskSummary:
-    """Summary of a mask: its size (H, W), the number of distinct values, and whether its
-    format is lossy."""
+    """Summary of a mask."""
 
-    size: tuple[int, int]
-    values: int
-    lossy: bool
+    size: tuple[int, int]  # (H, W)
+    values: int  # number of distinct values
+    lossy: bool  # whether the format is lossy
 
 
 class DatasetScan:
-    """All scans of a dataset, and the sums that several rules need.
+    """All scans of a dataset, and the sums that several rules need."""
 
-    The values of a mask are added up as its scan arrives, and then dropped.
-
-    Attributes:
-        scans: one per pair, without histograms.
-        masks: the pairs whose mask could be read.
-        pixels: number of pixels of all masks.
-        values: value -> pixels, of all masks.
-        unknown: value -> pixels, of the values without a class.
-        truncated: True if the rarest of very many values are missing in `values` and `unknown`.
-        unknown_pixels: number of pixels without a class.
-        unknown_in: masks with pixels without a class.
-        gray_in: masks with gray levels between black and white that have no class.
-        with_255: masks that contain the value 255.
-        colors_255: True if 255 is a channel of a color in all of these.
-        class_pixels: split -> pixels of each class.
-        ignored_pixels: split -> ignored pixels.
-        mask_class_pixels: mask -> class id -> pixels.
-        all_ignored: masks without any other pixel.
-        single_class: class id -> masks without any other pixel.
-    """
-
-    def __init__(self, dataset: Dataset, scans: Iterable[PairScan]) -> None:
+    def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
-        labels = dataset.labels
-        self.scans: list[PairScan] = []
-        self.masks: list[tuple[PairScan, MaskSummary]] = []
-        self.pixels = 0
-        self.values: Counter[Value] = Counter()
+        self.scans: list[PairScan] = []  # one per pair, without histograms
+        self.masks: list[tuple[PairScan, MaskSummary]] = []  # the pairs whose mask could be read
+        self.pixels = 0  # of all masks
+        self.values: Counter[Value] = Counter()  # value -> pixels, of all masks
+        # Values, pixels and masks without a class.
         self.unknown: Counter[Value] = Counter()
-        self.truncated = False
         self.unknown_pixels = 0
         self.unknown_in: set[Path] = set()
-        self.gray_in: list[Path] = []
-        self.with_255: list[Path] = []
-        self.colors_255 = True
-        self.class_pixels: dict[str, list[int]] = {s: [0] * len(labels) for s in dataset.splits}
-        self.ignored_pixels: dict[str, int] = dict.fromkeys(dataset.splits, 0)
-        self.mask_class_pixels: dict[Path, dict[int, int]] = {}
-        self.all_ignored: list[Path] = []
-        self.single_class: dict[int, list[Path]] = {}
-        for scan in scans:
-            small = replace(scan, histogram=None)
-            self.scans.append(small)
-            if (histogram := scan.histogram) is not None:
-                self._add(scan, histogram)
-                count = len(histogram.counts) + histogram.more
-                summary = MaskSummary(histogram.size, count, histogram.lossy)
-                self.masks.append((small, summary))
+        self.truncated = False  # the rarest of very many values are missing in both counters
+        self.gray_in: list[Path] = []  # masks with grays between black and white without a class
+        self.with_255: list[Path] = []  # masks that contain the value 255
+        self.white_kinds: dict[str, list[Path]] = {}  # see `white_kind` -> masks
+        self.colors_255 = True  # 255 is a channel of a color in all of these
+        # Split -> pixels of each class, and ignored pixels.
+        self.class_pixels = {split: [0] * len(dataset.labels) for split in dataset.splits}
+        self.ignored_pixels = dict.fromkeys(dataset.splits, 0)
+        self.mask_class_pixels: dict[Path, dict[int, int]] = {}  # mask -> class id -> pixels
+        self.all_ignored: list[Path] = []  # masks without any other pixel
+        self.single_class: dict[int, list[Path]] = {}  # class id -> masks without any other pixel
 
-    def _add(self, scan: PairScan, mask: MaskHistogram) -> None:
+    def add(self, scan: PairScan) -> None:
+        """Add the values of a mask up, and drop its histogram."""
+        small, mask = replace(scan, histogram=None), scan.histogram
+        self.scans.append(small)
+        if mask is None:
+            return
         counts, labels, path = mask.counts, self.dataset.labels, scan.pair.mask
+        self.masks.append((small, MaskSummary(mask.size, len(counts) + mask.more, mask.lossy)))
         self.pixels += sum(counts.values()) + mask.more_pixels
         self.values.update(counts)
 
@@ -161,6 +133,7 @@ class DatasetScan:
             self.gray_in.append(path)
         self.truncated |= mask.more > 0 or _truncate(self.values)
         _truncate(self.unknown)
+        self.white_kinds.setdefault(white_kind(counts), []).append(path)
         if 255 in counts:
             self.with_255.append(path)
             self.colors_255 = self.colors_255 and mask.are_colors(labels)
@@ -201,7 +174,14 @@ def scan_pair(split: str, pair: Pair, cache: ScanCache) -> PairScan:
         if image.size == histogram.size:
             shift = estimate_shift(gray, values, step_of(image.size))
         if not histogram.more:  # otherwise the list is long, and the mask is wrong
-            cache.put(key, _to_json(image, histogram, shift))
+            cached_image = {
+                "size": image.size,
+                "mean": image.mean,
+                "square": image.square,
+                "look": base64.b64encode(image.signature).decode(),
+            }
+            cached_shift = asdict(shift) if shift else None
+            cache.put(key, cached_image | {"mask": histogram.to_json(), "shift": cached_shift})
     return PairScan(split, pair, image_hash, mask_hash, image, histogram, shift, tuple(errors))
 
 
@@ -261,19 +241,8 @@ def _truncate(counter: Counter[Value]) -> bool:
     return True
 
 
-def _to_json(image: ImageScan, histogram: MaskHistogram, shift: Shift | None) -> dict[str, Any]:
-    return {
-        "size": image.size,
-        "mean": image.mean,
-        "square": image.square,
-        "look": base64.b64encode(image.signature).decode(),
-        "mask": histogram.to_json(),
-        "shift": asdict(shift) if shift else None,
-    }
-
-
 def _from_json(table: Any) -> tuple[ImageScan, MaskHistogram, Shift | None] | None:
-    """Return what `_to_json` wrote; None if the table has another form."""
+    """Return what `scan_pair` cached; None if the table has another form."""
     try:
         image_signature = base64.b64decode(table["look"])
         size, mean, square = (tuple(table[key]) for key in ("size", "mean", "square"))

@@ -23,9 +23,7 @@ def training_split_fingerprint(
 ) -> list[dict[str, Any]]:
     """Return what a training run records: the images of earlier runs, then those of its own.
 
-    Args:
-        report: of the dataset.
-        earlier: `training` of the model that the run starts from, or None.
+    `earlier` is `training` of the model that the run starts from, or None.
     """
     before = [] if earlier is None else list(earlier.get("trained_on", [UNKNOWN]))
     now = _record(report, ("train",))
@@ -36,34 +34,30 @@ def training_split_fingerprint(
 def describe_training_overlap(records: Sequence[Mapping[str, Any]], report: CheckReport) -> str:
     """Return the images that a model was trained on: "train+val (468 images)"; "" if unknown.
 
-    Args:
-        records: from `training_split_fingerprint`.
-        report: of the dataset whose splits these images may be.
+    `records` are from `training_split_fingerprint`; the images may be splits of the report's
+    dataset.
     """
     splits = [split for split, pairs in report.dataset.splits.items() if pairs]
     names: dict[str, str] = {}  # fingerprint -> the fewest splits with these images
     for count in range(1, len(splits) + 1):
         for subset in combinations(splits, count):
             names.setdefault(_record(report, subset)["fingerprint"], "+".join(subset))
-    steps = [_describe(record, names.get(record["fingerprint"], "")) for record in records]
-    text: str = join(steps[:1])
-    for step in steps[1:]:
-        text = msg("{before}, then {step}", before=text, step=step)
+    text: str = join([])
+    for record in records:
+        count, fingerprint = record.get("images", 0), record["fingerprint"]
+        if not fingerprint:
+            step = msg("unknown images")
+        elif name := names.get(fingerprint):
+            step = nmsg("{name} ({count} image)", "{name} ({count} images)", count, name=name)
+        else:
+            step = nmsg(
+                "{count} other image (fingerprint {fingerprint})",
+                "{count} other images (fingerprint {fingerprint})",
+                count,
+                fingerprint=fingerprint,
+            )
+        text = msg("{before}, then {step}", before=text, step=step) if text else step
     return text
-
-
-def _describe(record: Mapping[str, Any], name: str) -> str:
-    count, fingerprint = record.get("images", 0), record["fingerprint"]
-    if not fingerprint:
-        return msg("unknown images")
-    if not name:
-        return nmsg(
-            "{count} other image (fingerprint {fingerprint})",
-            "{count} other images (fingerprint {fingerprint})",
-            count=count,
-            fingerprint=fingerprint,
-        )
-    return nmsg("{name} ({count} image)", "{name} ({count} images)", count=count, name=name)
 
 
 def _record(report: CheckReport, splits: Sequence[str]) -> dict[str, Any]:

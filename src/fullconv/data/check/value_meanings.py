@@ -17,8 +17,10 @@ from fullconv.data.layouts.class_table import UndeterminedLabels
 from fullconv.data.layouts.mask_value_kinds import (
     is_black_and_white,
     is_blurred,
+    kinds_disagree,
     nominal_colors,
     otsu_threshold,
+    proposed_gray_names,
 )
 
 _MAX_ROWS = 24
@@ -28,22 +30,13 @@ _MAX_MEANINGS = 256
 
 @dataclass(frozen=True)
 class Meaning:
-    """The meaning of one value.
+    """The meaning of one value."""
 
-    Args:
-        value: in the mask files.
-        color: of its class, or of the proposed class; None if it has no class.
-        share: of all pixels of all masks, 0-1.
-        name: of its class, "ignore", or "" if it has no class.
-        proposed: True if the class is a proposal, which the report of `check` gives as lines to
-            paste. Nothing is trained before that.
-    """
-
-    value: Value
-    color: RGB | None
-    share: float
-    name: str
-    proposed: bool = False
+    value: Value  # in the mask files
+    color: RGB | None  # of its class, or of the proposed class; None if it has no class
+    share: float  # of all pixels of all masks, 0-1
+    name: str  # of its class, "ignore", or "" if it has no class
+    proposed: bool = False  # the user has to paste the class first; nothing is trained before that
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON object; colors as "#rrggbb"."""
@@ -73,15 +66,13 @@ def meanings(scan: DatasetScan) -> tuple[Meaning, ...]:
         return ()
     rows = []
     for value, count in common:
-        class_id = labels.class_of(value)
-        color = value if isinstance(value, tuple) else None
-        if class_id is None or value in scan.unknown:
-            rows.append(Meaning(value, color, count / total, ""))
-        elif class_id == labels.ignore_index:
-            rows.append(Meaning(value, color, count / total, IGNORE))
-        else:
-            name, color = labels.names[class_id], labels.colors[class_id]
-            rows.append(Meaning(value, color, count / total, name))
+        class_id = None if value in scan.unknown else labels.class_of(value)
+        color, name = value if isinstance(value, tuple) else None, ""
+        if class_id == labels.ignore_index:
+            name = IGNORE
+        elif class_id is not None:
+            color, name = labels.colors[class_id], labels.names[class_id]
+        rows.append(Meaning(value, color, count / total, name))
     return tuple(rows)
 
 
@@ -123,7 +114,9 @@ def _proposed_names(scan: DatasetScan, labels: UndeterminedLabels) -> dict[Value
         as_colors = {v: v if isinstance(v, tuple) else (v, v, v) for v in values}
         return {v: f"class {ids[color]}" for v, color in as_colors.items() if color in ids}
     if not (is_black_and_white(values) or is_blurred(values)):
-        return {}
+        kinds = {kind: len(paths) for kind, paths in scan.white_kinds.items()}
+        listable = len(values) <= LIST_LIMIT and not kinds_disagree(kinds)
+        return proposed_gray_names(values) if listable else {}  # type: ignore[arg-type]
     threshold = otsu_threshold(values)
     black, white = labels.proposed
     return {v: white if v > threshold else black for v in values}  # type: ignore[operator]

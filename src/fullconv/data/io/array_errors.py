@@ -7,7 +7,7 @@ import tokenize
 import zlib
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.i18n import Message, msg
+from fullconv.core.i18n import msg
 from fullconv.core.text import first_line
 
 # What the standard library and NumPy raise on damaged files.
@@ -18,11 +18,7 @@ DAMAGED = (
 
 
 class DamagedError(ValueError):
-    """A file is damaged, for a reason that can be translated."""
-
-    def __init__(self, reason: Message) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    """A file is damaged, for a reason that can be translated: its `Message`."""
 
 
 def truncated(missing: int) -> DamagedError:
@@ -32,17 +28,14 @@ def truncated(missing: int) -> DamagedError:
 
 def reason_of(error: BaseException) -> str:
     """Return why a file is damaged, for a message."""
-    return error.reason if isinstance(error, DamagedError) else first_line(error)
+    return error.args[0] if isinstance(error, DamagedError) else first_line(error)
 
 
 def not_a_mask(name: str, content: str, shape: tuple[int, ...], hint: str) -> FullconvError:
     """Return the error for an array that holds other numbers, or has another shape, than a mask."""
-    return FullconvError(
-        msg(
-            "mask {name} holds {content} of shape {shape}; expected whole numbers (height, width).",
-            name=name,
-            content=content,
-            shape=shape,
-        ),
-        hint,
+    values = {"name": name, "content": content, "shape": shape}
+    message = msg(
+        "mask {name} holds {content} of shape {shape}; expected whole numbers (height, width).",
+        **values,
     )
+    return FullconvError(message, hint)

@@ -37,26 +37,17 @@ PixelRange = tuple[int, int]  # pixels [start, stop) of one axis
 
 @dataclass(frozen=True)
 class GeoReference:
-    """The place of an image on the earth, and where it has data.
+    """The place of an image on the earth, and where it has data."""
 
-    Args:
-        profile: CRS, transform, height and width, as rasterio names them.
-        gcps: ground control points and their CRS.
-        valid: (H, W); None if every pixel has data.
-    """
-
-    profile: Mapping[str, Any]
-    gcps: Any
-    valid: NDArray[np.bool_] | None
+    profile: Mapping[str, Any]  # CRS, transform, height and width, as rasterio names them
+    gcps: Any  # ground control points and their CRS
+    valid: NDArray[np.bool_] | None  # (H, W); None if every pixel has data
 
     def on_earth(self, ring: NDArray[Any]) -> list[list[float]]:
-        """Convert the corners of a polygon from pixels to longitude and latitude.
+        """Convert the corners (N, 2) of a polygon from pixels to longitude and latitude, or to the
+        units of a file without a CRS.
 
-        Outer rings come out counter-clockwise, as RFC 7946 requires. Without a CRS the result is
-        in the units of the file.
-
-        Args:
-            ring: (N, 2), x and y in pixels.
+        Outer rings come out counter-clockwise, as RFC 7946 requires.
         """
         transform = self.profile["transform"]
         if transform.determinant < 0:  # north is up: the transform mirrors the ring
@@ -77,12 +68,8 @@ def raster_size(path: Path) -> tuple[int, int] | None:
         return None
     import rasterio
 
-    # Pillow reports what is wrong with a damaged file.
-    with (
-        suppress(rasterio.errors.RasterioError),
-        no_warnings,
-        rasterio.open(path, driver="GTiff") as file,
-    ):
+    errors = suppress(rasterio.errors.RasterioError)  # Pillow reports them
+    with errors, no_warnings, rasterio.open(path, driver="GTiff") as file:
         georeferenced = file.crs is not None or not file.transform.is_identity or file.gcps[0]
         if georeferenced or file.width * file.height > _LARGE:
             return int(file.height), int(file.width)
@@ -93,52 +80,37 @@ def tiff_software_tag(path: Path) -> str:
     """Return the name of the program that wrote a TIFF; "" if the file does not tell."""
     import rasterio
 
-    with (
-        suppress(rasterio.errors.RasterioError),
-        no_warnings,
-        rasterio.open(path, driver="GTiff") as file,
-    ):
+    errors = suppress(rasterio.errors.RasterioError)
+    with errors, no_warnings, rasterio.open(path, driver="GTiff") as file:
         return str(file.tags().get(SOFTWARE, ""))
     return ""
 
 
 class RasterReader:
-    """An open TIFF that any thread may read in windows.
-
-    Attributes:
-        size: (H, W) in pixels.
-        profile: CRS, transform, height and width, as rasterio names them.
-    """
+    """An open TIFF of (H, W) pixels that any thread may read in windows."""
 
     def __init__(self, file: Any, path: Path) -> None:
         self._file, self._path = file, path
         self._lock = threading.Lock()  # GDAL reads a file in one thread at a time
         self.size: tuple[int, int] = (file.height, file.width)
-        self.profile: dict[str, Any] = {
-            "height": file.height,
-            "width": file.width,
-            "crs": file.crs,
-            "transform": file.transform,
-        }
+        self.profile: dict[str, Any] = {"height": file.height, "width": file.width}
+        self.profile |= {"crs": file.crs, "transform": file.transform}
         self.gcps = file.gcps
-        dtypes = set(file.dtypes)
-        if not dtypes <= {"uint8", "uint16"}:
-            eight_bit = f"{path.stem}_8bit.tif"
-            raise FullconvError(
-                msg(
-                    "{path} has pixels of type {dtypes}, whose value range is unknown; expected "
-                    "unsigned 8-bit or 16-bit pixels.",
-                    path=path,
-                    dtypes=", ".join(sorted(dtypes)),
-                ),
-                shell_command("gdal_translate", "-ot", "Byte", "-scale", path, eight_bit),
+        if not set(file.dtypes) <= {"uint8", "uint16"}:
+            dtypes = ", ".join(sorted(set(file.dtypes)))
+            message = msg(
+                "{path} has pixels of type {dtypes}, whose value range is unknown; expected "
+                "unsigned 8-bit or 16-bit pixels.",
+                path=path,
+                dtypes=dtypes,
             )
+            command = ("gdal_translate", "-ot", "Byte", "-scale", path, f"{path.stem}_8bit.tif")
+            raise FullconvError(message, shell_command(*command))
         # Bands are red, green and blue by their names, else by their order.
         names = [color.name for color in file.colorinterp]
-        colors = ["red", "green", "blue"]
         self._bands = [1, 2, 3] if file.count >= 3 else [1]
-        if set(colors) <= set(names):
-            self._bands = [names.index(color) + 1 for color in colors]
+        if {"red", "green", "blue"} <= set(names):
+            self._bands = [names.index(color) + 1 for color in ("red", "green", "blue")]
         self._palette: NDArray[np.uint8] | None = None
         if names[0] == "palette":
             self._palette = np.zeros((1 << 16, 3), np.uint8)
@@ -147,13 +119,13 @@ class RasterReader:
 
     def read(self, rows: PixelRange, columns: PixelRange) -> NDArray[np.uint8]:
         """Return a window as (h, w, 3) uint8 RGB, without alpha; 16-bit values are scaled to 8."""
-        shape = (rows[1] - rows[0], columns[1] - columns[0])
-        return self._to_rgb(self._read(self._file.read, rows, columns, shape))
+        return self._to_rgb(self._read(self._file.read, rows, columns))
 
     def preview(self, longest_side: int) -> NDArray[np.uint8]:
         """Return the whole image in the size of `reduced`, as (h, w, 3) uint8 RGB."""
         whole = ((0, self.size[0]), (0, self.size[1]))
-        return self._to_rgb(self._read(self._file.read, *whole, self.reduced(longest_side)))
+        values = self._read(self._file.read, *whole, size=self.reduced(longest_side))
+        return self._to_rgb(values)
 
     def reduced(self, longest_side: int) -> tuple[int, int]:
         """Return (h, w) scaled down to at most `longest_side` pixels on the longer side."""
@@ -166,8 +138,7 @@ class RasterReader:
         flags = self._file.mask_flag_enums
         if all(flag.name == "all_valid" for band in self._bands for flag in flags[band - 1]):
             return None
-        shape = (rows[1] - rows[0], columns[1] - columns[0])
-        band_masks: NDArray[Any] = self._read(self._file.read_masks, rows, columns, shape)
+        band_masks: NDArray[Any] = self._read(self._file.read_masks, rows, columns)
         return np.asarray((band_masks > 0).any(axis=0))
 
     def _to_rgb(self, values: Any) -> NDArray[np.uint8]:
@@ -176,47 +147,42 @@ class RasterReader:
         return from_array(values.transpose(1, 2, 0))
 
     def _read(
-        self, read: Any, rows: PixelRange, columns: PixelRange, shape: tuple[int, int]
+        self, read: Any, rows: PixelRange, columns: PixelRange, size: tuple[int, int] | None = None
     ) -> Any:
         import rasterio
 
+        size = size or (rows[1] - rows[0], columns[1] - columns[0])
         try:
             with self._lock:
                 window = _window(rows, columns)
-                return read(self._bands, window=window, out_shape=(len(self._bands), *shape))
+                return read(self._bands, window=window, out_shape=(len(self._bands), *size))
         except rasterio.errors.RasterioError as error:
-            raise FullconvError(
-                msg(
-                    "image {path} cannot be read at rows {top} to {bottom}, columns {left} to "
-                    "{right}: {reason}.",
-                    path=self._path,
-                    top=rows[0],
-                    bottom=rows[1],
-                    left=columns[0],
-                    right=columns[1],
-                    reason=first_line(error.__cause__ or error),
-                ),
-                msg("copy or download {name} again", name=self._path.name),
-            ) from error
+            top, bottom, left, right = *rows, *columns
+            place = {"top": top, "bottom": bottom, "left": left, "right": right}
+            message = msg(
+                "image {path} cannot be read at rows {top} to {bottom}, columns {left} to "
+                "{right}: {reason}.",
+                path=self._path,
+                **place,
+                reason=first_line(error.__cause__ or error),
+            )
+            hint = msg("copy or download {name} again", name=self._path.name)
+            raise FullconvError(message, hint) from error
 
 
 @contextmanager
 def open_raster(path: Path) -> Iterator[RasterReader]:
-    """Open a TIFF to read it in windows.
-
-    Raises:
-        FullconvError: the file cannot be opened.
-    """
+    """Open a TIFF to read it in windows. Raises a `FullconvError` if it cannot be opened."""
     import rasterio
 
     with no_warnings, rasterio.Env(GDAL_CACHEMAX=_CACHE_MB):
         try:
             file = rasterio.open(path, driver="GTiff")
         except rasterio.errors.RasterioError as error:
-            raise FullconvError(
-                msg("image {path} cannot be read: {reason}.", path=path, reason=first_line(error)),
-                msg("copy or download {name} again", name=path.name),
-            ) from error
+            reason = first_line(error)
+            message = msg("image {path} cannot be read: {reason}.", path=path, reason=reason)
+            hint = msg("copy or download {name} again", name=path.name)
+            raise FullconvError(message, hint) from error
         with file:
             yield RasterReader(file, path)
 
@@ -225,7 +191,7 @@ def read_georeferenced(path: Path) -> tuple[NDArray[np.uint8], GeoReference]:
     """Read a whole TIFF as (H, W, 3) uint8 RGB, and its georeference.
 
     Raises:
-        FullconvError: as `open_raster`; `TooLargeError` above Pillow's limit of pixels.
+        TooLargeError: it has more pixels than Pillow opens.
     """
     with open_raster(path) as raster:
         refuse_large(raster.size, "image", str(path))
@@ -268,45 +234,28 @@ def open_mask_writer(
     import rasterio
 
     nodata = labels.ignore_index
-    profile = {
-        **raster.profile,
-        "count": 1,
-        "dtype": mask_dtype(labels),
-        "driver": "GTiff",
-        "tiled": True,
-        "blockxsize": _BLOCK_SIZE,
-        "blockysize": _BLOCK_SIZE,
-        "compress": "deflate",
-        "nodata": nodata,
-        "BIGTIFF": "IF_SAFER",
-    }
+    profile = {**raster.profile, "driver": "GTiff", "count": 1, "dtype": mask_dtype(labels)}
+    profile |= {"tiled": True, "blockxsize": _BLOCK_SIZE, "blockysize": _BLOCK_SIZE}
+    profile |= {"compress": "deflate", "nodata": nodata, "BIGTIFF": "IF_SAFER"}
     try:
         with atomic_path(path) as unfinished, rasterio.open(unfinished, "w", **profile) as file:
             if raster.gcps[0]:
                 file.gcps = raster.gcps
             file.update_tags(**{SOFTWARE: software})
             if profile["dtype"] == np.uint8:
-                file.write_colormap(1, _color_table(labels))
+                colors = {value: (*voc_color(value), 255) for value in range(256)}
+                colors.update((k, (*color, 255)) for k, color in enumerate(labels.colors))
+                file.write_colormap(1, {**colors, nodata: (0, 0, 0, 0)})
             yield GeoMaskWriter(file, nodata)
     except (OSError, rasterio.errors.RasterioError) as error:
-        raise UnwrittenError(
-            msg(
-                "the result could not be written to {path}: {reason}.",
-                path=path,
-                reason=getattr(error, "strerror", "") or first_line(error),
-            ),
-            msg("--out ANOTHER_FOLDER   # or df -h, if the disk is full"),
-        ) from error
+        reason = getattr(error, "strerror", "") or first_line(error)
+        values = {"path": path, "reason": reason}
+        message = msg("the result could not be written to {path}: {reason}.", **values)
+        hint = msg("--out ANOTHER_FOLDER   # or df -h, if the disk is full")
+        raise UnwrittenError(message, hint) from error
 
 
 def _window(rows: PixelRange, columns: PixelRange) -> Any:
     from rasterio.windows import Window
 
     return Window(columns[0], rows[0], columns[1] - columns[0], rows[1] - rows[0])
-
-
-def _color_table(labels: Labels) -> Mapping[int, tuple[int, int, int, int]]:
-    table = {value: (*voc_color(value), 255) for value in range(256)}
-    table.update({index: (*color, 255) for index, color in enumerate(labels.colors)})
-    table[labels.ignore_index] = (0, 0, 0, 0)
-    return table

@@ -3,8 +3,7 @@
 The EXIF orientation is applied wherever an image or its size is read. Alpha is dropped, not
 composited, so the stored RGB values stay. 16-bit and 32-bit gray is scaled from 0-65535 to 0-255.
 Of several frames the first is read. Float images are refused, because their range is unknown.
-A file that cannot be read raises a `FullconvError` that names it and quotes Pillow. The pixels of
-a header are checked against Pillow's limit before anything is decoded.
+The pixels of a header are checked against Pillow's limit before anything is decoded.
 
 Shapes: H, W image · C channels.
 """
@@ -14,7 +13,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
@@ -37,8 +36,9 @@ from fullconv.data.io.limits import (
 Source: TypeAlias = str | Path | IO[bytes]
 
 IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".mpo", ".png", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".jp2"}
-    | {".gif", ".ppm", ".pgm", ".pbm"}
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".pjpeg", ".pjp", ".mpo", ".png", ".apng", ".bmp"}
+    | {".dib", ".tif", ".tiff", ".webp", ".avif", ".avifs", ".jp2", ".j2k", ".gif"}
+    | {".ppm", ".pgm", ".pbm", ".pnm"}
 )
 
 # The formats of these suffixes; MPO is opened as JPEG. Pillow's other formats are left out: some
@@ -65,20 +65,13 @@ _UPRIGHT = {
 
 
 def read_image(path_or_file: Source, *, name: str = "") -> NDArray[np.uint8]:
-    """Read an image file as (H, W, 3) uint8 RGB, upright.
-
-    Args:
-        name: name of the file in messages.
-    """
+    """Read an image file as (H, W, 3) uint8 RGB, upright. `name` is its name in messages."""
     with open_image(path_or_file, name=name) as image:
         return from_pil(image, name=name or source_name(path_or_file))
 
 
 def image_size(path: Source) -> tuple[int, int]:
-    """Return (H, W) of the upright image.
-
-    Reads only the header, except for PNG, whose EXIF data may come after the pixels.
-    """
+    """Return (H, W) of the upright image. Only PNG is decoded: its EXIF data may come last."""
     with open_image(path) as image:
         return _upright_size(image)
 
@@ -112,14 +105,12 @@ def pixels_to_decode(
 def from_pil(image: Image.Image, *, name: str = "the image") -> NDArray[np.uint8]:
     """Convert a PIL image of any mode but float to (H, W, 3) uint8 RGB, upright."""
     if image.mode == "F":
-        raise FullconvError(
-            msg(
-                "{name} has floating-point pixels (mode 'F'), whose value range is unknown; "
-                "expected 8 or 16 bits per channel.",
-                name=name,
-            ),
-            msg("save it again as 8-bit PNG"),
+        message = msg(
+            "{name} has floating-point pixels (mode 'F'), whose value range is unknown; "
+            "expected 8 or 16 bits per channel.",
+            name=name,
         )
+        raise FullconvError(message, msg("save it again as 8-bit PNG"))
     image = upright(image)
     if image.mode == "I" or image.mode.startswith("I;16"):
         return gray_to_rgb(_to_8_bit(np.asarray(image)))
@@ -140,33 +131,26 @@ def from_array(array: NDArray[np.generic]) -> NDArray[np.uint8]:
     shape = array.shape
     if array.dtype not in (np.uint8, np.uint16):
         scaled = "(array * 255)" if array.dtype.kind == "f" else "array"
-        raise FullconvError(
-            msg(
-                "an image array of {dtype}, whose value range is unknown; expected uint8 (0-255) "
-                "or uint16 (0-65535).",
-                dtype=array.dtype,
-            ),
-            f"{scaled}.astype('uint8')",
+        message = msg(
+            "an image array of {dtype}, whose value range is unknown; expected uint8 (0-255) or "
+            "uint16 (0-65535).",
+            dtype=array.dtype,
         )
+        raise FullconvError(message, f"{scaled}.astype('uint8')")
     channels = shape[2] if len(shape) == 3 else 1
     if len(shape) not in (2, 3) or channels not in (1, 3, 4) or 0 in shape:
         if len(shape) == 3 and shape[0] in (1, 3, 4):
-            raise FullconvError(
-                msg(
-                    "an image array of shape {shape}, which looks channels-first; expected "
-                    "(H, W, 3).",
-                    shape=shape,
-                ),
-                "array.transpose(1, 2, 0)",
-            )
-        raise FullconvError(
-            msg(
-                "an image array of shape {shape}; expected (H, W), (H, W, 1), (H, W, 3) or "
-                "(H, W, 4) with at least one pixel.",
+            message = msg(
+                "an image array of shape {shape}, which looks channels-first; expected (H, W, 3).",
                 shape=shape,
-            ),
-            'np.asarray(Image.open("photo.jpg").convert("RGB"))',
+            )
+            raise FullconvError(message, "array.transpose(1, 2, 0)")
+        message = msg(
+            "an image array of shape {shape}; expected (H, W), (H, W, 1), (H, W, 3) or "
+            "(H, W, 4) with at least one pixel.",
+            shape=shape,
         )
+        raise FullconvError(message, 'np.asarray(Image.open("photo.jpg").convert("RGB"))')
     values = _to_8_bit(array) if array.dtype == np.uint16 else array.astype(np.uint8)
     if channels == 1:
         return gray_to_rgb(values.reshape(shape[:2]))
@@ -179,9 +163,7 @@ def open_image(
 ) -> Iterator[ImageFile.ImageFile]:
     """Open an image or mask file; errors inside the block become a `FullconvError`.
 
-    Args:
-        kind: "image", "mask", "input" or "bitmask", for messages.
-        name: name of the file in messages.
+    Messages contain `kind` ("image", "mask", "input" or "bitmask") and `name`.
     """
     name = name or source_name(source)
     try:
@@ -197,32 +179,20 @@ def open_image(
     except FileNotFoundError as error:
         raise missing_file(kind, name) from error
     except IsADirectoryError as error:
-        raise FullconvError(
-            msg("{path} is a folder; expected an image file.", path=name),
-            shell_command("ls", name),
-        ) from error
+        message = msg("{path} is a folder; expected an image file.", path=name)
+        raise FullconvError(message, shell_command("ls", name)) from error
     except Image.DecompressionBombError as error:
-        raise TooLargeError(
-            msg(
-                "{kind} {path} has more pixels than Pillow opens by default: {reason}.",
-                kind=kind_name(kind),
-                path=name,
-                reason=first_line(error),
-            ),
-            large_image_hint(),
-        ) from error
+        values = {"kind": kind_name(kind), "path": name, "reason": first_line(error)}
+        message = msg(
+            "{kind} {path} has more pixels than Pillow opens by default: {reason}.", **values
+        )
+        raise TooLargeError(message, large_image_hint()) from error
     except _DAMAGED as error:
-        raise FullconvError(
-            msg(
-                "{kind} {path} cannot be read: {reason}.",
-                kind=kind_name(kind),
-                path=name,
-                reason=_reason(error, source),
-            ),
-            msg(
-                "copy or download {name} again, or remove it from the dataset", name=Path(name).name
-            ),
-        ) from error
+        values = {"kind": kind_name(kind), "path": name, "reason": _reason(error, source)}
+        message = msg("{kind} {path} cannot be read: {reason}.", **values)
+        file = Path(name).name
+        hint = msg("copy or download {name} again, or remove it from the dataset", name=file)
+        raise FullconvError(message, hint) from error
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -282,17 +252,14 @@ def gray_to_rgb(gray: NDArray[Any]) -> NDArray[Any]:
 
 
 def _reason(error: BaseException, source: Source) -> str:
-    if _is_empty(source):
+    is_empty = False
+    with suppress(OSError, ValueError):
+        if isinstance(source, str | Path):
+            is_empty = Path(source).is_file() and Path(source).stat().st_size == 0
+        else:
+            is_empty = not source.closed and source.seek(0, io.SEEK_END) == 0
+    if is_empty:
         return msg("the file is empty (0 bytes)")
     if isinstance(error, UnidentifiedImageError):  # Pillow's own text shows a Python object
         return msg("it is not in an image format that Fullconv reads")
     return first_line(error)
-
-
-def _is_empty(source: Source) -> bool:
-    if isinstance(source, str | Path):
-        return Path(source).is_file() and Path(source).stat().st_size == 0
-    try:
-        return not source.closed and source.seek(0, io.SEEK_END) == 0
-    except (OSError, ValueError):
-        return False

@@ -2,8 +2,6 @@
 
 The header of a damaged file can claim any size, so it is checked before memory is allocated.
 Warnings of libraries are silenced: we report ourselves what is wrong with a file.
-
-Shapes: H, W image.
 """
 
 from __future__ import annotations
@@ -52,19 +50,17 @@ def refuse_large(size: tuple[int, int], kind: str, name: str, *, share: float = 
     limit = share * (Image.MAX_IMAGE_PIXELS or float("inf"))
     pixels = size[0] * size[1]
     if pixels > limit:
-        raise TooLargeError(
-            msg(
-                "the header of {kind} {name} claims {height} x {width} pixels (height x width), "
-                "{millions:.0f} million; at most {limit:.0f} million are read.",
-                kind=kind_name(kind),
-                name=name,
-                height=size[0],
-                width=size[1],
-                millions=pixels / 1e6,
-                limit=limit / 1e6,
-            ),
-            large_image_hint(),
+        message = msg(
+            "the header of {kind} {name} claims {height} x {width} pixels (height x width), "
+            "{millions:.0f} million; at most {limit:.0f} million are read.",
+            kind=kind_name(kind),
+            name=name,
+            height=size[0],
+            width=size[1],
+            millions=pixels / 1e6,
+            limit=limit / 1e6,
         )
+        raise TooLargeError(message, large_image_hint())
 
 
 def large_image_hint() -> Message:
@@ -75,10 +71,8 @@ def large_image_hint() -> Message:
 def missing_file(kind: str, path: str | Path) -> FullconvError:
     """Return the error for a file that does not exist, with a hint to list the nearest folder."""
     nearest = next((p for p in Path(path).parents if p.is_dir()), Path())
-    return FullconvError(
-        msg("no {kind} {path}: there is no such file.", kind=kind_name(kind), path=path),
-        shell_command("ls", nearest),
-    )
+    message = msg("no {kind} {path}: there is no such file.", kind=kind_name(kind), path=path)
+    return FullconvError(message, shell_command("ls", nearest))
 
 
 @contextmanager
@@ -91,29 +85,18 @@ def allow_large_images() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = before
 
 
-def read_content(path: Path, kind: str = "image") -> bytes:
-    """Return the bytes of a file; at most 1 GiB, more than an image or a mask needs."""
+def read_content(source: str | Path | IO[bytes], kind: str = "image") -> bytes:
+    """Return the bytes of an open file, or of a path; at most 1 GiB, more than any mask needs."""
+    if not isinstance(source, str | Path):
+        return source.read()
+    path = Path(source)
     with _reading(path, kind):
         size = path.stat().st_size
         if size <= _MAX_BYTES:
             return path.read_bytes()
-    raise FullconvError(
-        msg(
-            "{kind} {path} has {size:.1f} GB; files up to {limit:.1f} GB are read.",
-            kind=kind_name(kind),
-            path=path,
-            size=size / 1e9,
-            limit=_MAX_BYTES / 1e9,
-        ),
-        msg("cut it into tiles"),
-    )
-
-
-def read_source(source: str | Path | IO[bytes], kind: str) -> bytes:
-    """Return the bytes of a path, as `read_content` does, or of an open file."""
-    if isinstance(source, str | Path):
-        return read_content(Path(source), kind)
-    return source.read()
+    values = {"kind": kind_name(kind), "path": path, "size": size / 1e9, "limit": _MAX_BYTES / 1e9}
+    message = msg("{kind} {path} has {size:.1f} GB; files up to {limit:.1f} GB are read.", **values)
+    raise FullconvError(message, msg("cut it into tiles"))
 
 
 def read_or_map(path: Path, kind: str) -> bytes | mmap.mmap:
@@ -127,28 +110,20 @@ def read_or_map(path: Path, kind: str) -> bytes | mmap.mmap:
 
 @contextmanager
 def _reading(path: Path, kind: str) -> Iterator[None]:
-    """Convert an `OSError` inside the block to a `FullconvError`."""
     try:
         yield
     except FileNotFoundError as error:
         raise missing_file(kind, path) from error
     except OSError as error:
-        raise FullconvError(
-            msg(
-                "{kind} {path} cannot be read: {reason}.",
-                kind=kind_name(kind),
-                path=path,
-                reason=error.strerror or error,
-            ),
-            shell_command("ls", "-l", path),
-        ) from error
+        values = {"kind": kind_name(kind), "path": path, "reason": error.strerror or error}
+        message = msg("{kind} {path} cannot be read: {reason}.", **values)
+        raise FullconvError(message, shell_command("ls", "-l", path)) from error
 
 
 class _NoWarnings:
     """Silences warnings while any thread is inside.
 
-    `warnings.catch_warnings` alone is not thread-safe: the thread that leaves last would restore
-    the filters that it found, not those from before the first thread.
+    `warnings.catch_warnings` is not thread-safe: the last thread restores the filters it met.
     """
 
     def __init__(self) -> None:
@@ -172,8 +147,7 @@ class _NoWarnings:
 
 
 class DecodeBudget:
-    """Bounds the pixels that all threads decode at once, so that memory does not grow with the
-    number of processors. A thread must not reserve twice."""
+    """Bounds the pixels that all threads decode at once. A thread must not reserve twice."""
 
     def __init__(self, pixels: int) -> None:
         self._pixels = pixels
@@ -184,9 +158,8 @@ class DecodeBudget:
     def reserve(self, pixels: int) -> Iterator[None]:
         """Wait until the pixels fit, or until no other thread decodes."""
         with self._change:
-            self._change.wait_for(
-                lambda: not self._reserved or self._reserved + pixels <= self._pixels
-            )
+            while self._reserved and self._reserved + pixels > self._pixels:
+                self._change.wait()
             self._reserved += pixels
         if pixels >= _LARGE:
             release_memory()

@@ -2,8 +2,6 @@
 
 Masks are processed in bands of rows: the wide numbers that counting and look-up need would take
 many times the memory of a large mask.
-
-Shapes: H, W mask.
 """
 
 from __future__ import annotations
@@ -33,11 +31,8 @@ def bands(values: NDArray[Any]) -> Iterator[slice]:
 
 
 def value_counts(values: Ids, name: str = "the mask") -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Return the values of a mask in ascending order, and how many pixels have each.
-
-    Args:
-        values: (H, W) or (H, W, 3), of a type that `masks` reads; colors are counted as `pack`ed.
-        name: name of the file in messages.
+    """Return the values of a mask (colors as `pack`ed) in ascending order, and how many pixels have
+    each. Messages contain the name of the file.
 
     Raises:
         FullconvError: there are too many different integers for class ids.
@@ -67,17 +62,16 @@ def value_counts(values: Ids, name: str = "the mask") -> tuple[NDArray[Any], NDA
         weights = np.concatenate((counts, lengths))
         counts = np.bincount(inverse, weights=weights).astype(np.int64)
         if len(present) > _MAX_VALUES:
-            raise FullconvError(
-                msg(
-                    "mask {name} has more than {limit} different values, from {low} to {high}; "
-                    "expected class ids.",
-                    name=name,
-                    limit=_MAX_VALUES,
-                    low=int(present[0]),
-                    high=int(present[-1]),
-                ),
-                msg("save the class ids as 8-bit PNG; heights and distances are not masks"),
+            message = msg(
+                "mask {name} has more than {limit} different values, from {low} to {high}; "
+                "expected class ids.",
+                name=name,
+                limit=_MAX_VALUES,
+                low=int(present[0]),
+                high=int(present[-1]),
             )
+            hint = msg("save the class ids as 8-bit PNG; heights and distances are not masks")
+            raise FullconvError(message, hint)
     if table is not None:
         present = np.flatnonzero(table)
         counts = table[present]
@@ -87,12 +81,11 @@ def value_counts(values: Ids, name: str = "the mask") -> tuple[NDArray[Any], NDA
 def make_class_lookup(values: Ids, labels: Labels, *, gray_rgb: bool = False) -> ClassLookup:
     """Return a function from a band of a mask to class ids or `ignore_index`; -1 for no class.
 
-    Args:
-        values: the whole mask, as `read_values` returns it.
-        gray_rgb: the values come from an RGB file with equal channels.
+    `values` is the whole mask; `gray_rgb` tells that they are from an RGB file with equal channels.
     """
     if values.ndim == 3:
-        colors = _lookup_table({pack_color(c): k for c, k in colors_of(labels).items()}, 1 << 24)
+        class_ids = {int(pack(np.array(c))): k for c, k in colors_of(labels).items()}
+        colors = _lookup_table(class_ids, 1 << 24)
         return lambda band: colors[pack(band)] - 1
     class_ids = integers_of(labels)
     if gray_rgb and are_colors(value_counts(values)[0].tolist(), labels):
@@ -130,7 +123,7 @@ def colors_of(labels: Labels) -> dict[RGB, int]:
 
 
 def pack(colors: NDArray[Any]) -> NDArray[Any]:
-    """Pack (H, W, 3) uint8 colors into (H, W) 24-bit numbers."""
+    """Pack (..., 3) uint8 colors into 24-bit numbers."""
     wide = colors.astype(np.uint32)
     return wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
 
@@ -138,16 +131,6 @@ def pack(colors: NDArray[Any]) -> NDArray[Any]:
 def unpack(numbers: NDArray[Any]) -> NDArray[np.uint8]:
     """Return the (..., 3) colors of 24-bit numbers."""
     return np.stack([numbers >> 16, numbers >> 8 & 255, numbers & 255], axis=-1).astype(np.uint8)
-
-
-def pack_color(color: RGB) -> int:
-    """Pack one color into a 24-bit number."""
-    return color[0] << 16 | color[1] << 8 | color[2]
-
-
-def unpack_color(number: int) -> RGB:
-    """Return the color of a 24-bit number."""
-    return number >> 16, number >> 8 & 255, number & 255
 
 
 def _lookup_table(class_ids: Mapping[int, int], size: int) -> NDArray[np.int32]:

@@ -4,8 +4,6 @@ A *value* is what a file stores: an integer (palette index, gray level or 16-bit
 sample, never a displayed brightness) or an RGB color. A *class id* is what `Labels` assigns to it.
 Palette files are never converted to gray, which would turn the ids 0, 1, 2 into the brightness of
 their colors. Nothing is guessed: a value without a class is an error.
-
-Shapes: H, W image · K classes.
 """
 
 from __future__ import annotations
@@ -39,7 +37,7 @@ from fullconv.data.io.mask_values import (
     colors_of,
     integers_of,
     make_class_lookup,
-    unpack_color,
+    unpack,
     value_counts,
 )
 from fullconv.data.io.matlab import read_mat_mask
@@ -54,23 +52,14 @@ _MAX_COLORS = 1 << 12  # in a histogram; drawn masks have far fewer, masks saved
 
 @dataclass(frozen=True)
 class MaskHistogram:
-    """The values in one mask file.
+    """The values in one mask file."""
 
-    Args:
-        size: (H, W), upright.
-        counts: value -> number of pixels.
-        gray_rgb: the file is RGB with equal channels; `counts` has integers.
-        lossy: see `is_lossy`.
-        more: number of rare colors that `counts` leaves out.
-        more_pixels: number of pixels with these colors.
-    """
-
-    size: tuple[int, int]
-    counts: dict[Value, int]
-    gray_rgb: bool = False
-    lossy: bool = False
-    more: int = 0
-    more_pixels: int = 0
+    size: tuple[int, int]  # (H, W), upright
+    counts: dict[Value, int]  # value -> number of pixels
+    gray_rgb: bool = False  # the file is RGB with equal channels; `counts` has integers
+    lossy: bool = False  # the format of the file (by content, not suffix) is lossy
+    more: int = 0  # number of rare colors that `counts` leaves out
+    more_pixels: int = 0  # number of pixels with these colors
 
     def classes(self, labels: Labels) -> dict[Value, int | None]:
         """Return the class id, `ignore_index` or None (no class) of every value in the file."""
@@ -80,13 +69,9 @@ class MaskHistogram:
 
     def to_json(self) -> dict[str, Any]:
         """Return a table for JSON; `from_json` reads it back."""
-        return {
-            "size": self.size,
-            "counts": list(self.counts.items()),
-            "gray_rgb": self.gray_rgb,
-            "lossy": self.lossy,
-            "more": [self.more, self.more_pixels],
-        }
+        more = [self.more, self.more_pixels]
+        table = {"size": self.size, "counts": list(self.counts.items()), "more": more}
+        return {**table, "gray_rgb": self.gray_rgb, "lossy": self.lossy}
 
     @classmethod
     def from_json(cls, table: Any) -> MaskHistogram | None:
@@ -94,10 +79,8 @@ class MaskHistogram:
         try:
             counts = {tuple(v) if isinstance(v, list) else int(v): n for v, n in table["counts"]}
             height, width = table["size"]
-            more, more_pixels = table["more"]
-            return cls(
-                (height, width), counts, table["gray_rgb"], table["lossy"], more, more_pixels
-            )
+            more, pixels = table["more"]
+            return cls((height, width), counts, table["gray_rgb"], table["lossy"], more, pixels)
         except (TypeError, KeyError, ValueError):
             return None
 
@@ -107,9 +90,9 @@ class MaskHistogram:
 
 
 def read_values(path: Source) -> Ids:
-    """Read the values of a mask file: (H, W) integers, or (H, W, 3) uint8 colors.
+    """Read the values of a mask file: (H, W) integers, or (H, W, 3) uint8 colors, without alpha.
 
-    An RGB file with equal channels is read as gray. Alpha is dropped.
+    An RGB file with equal channels is read as gray.
     """
     return _read(path)[0]
 
@@ -135,12 +118,7 @@ def read_mask(path: Source, labels: Labels) -> Ids:
 
 
 def class_lookup(values: Ids, labels: Labels, *, gray_rgb: bool = False) -> NDArray[np.int32]:
-    """Return (H, W) class ids or `ignore_index`; -1 for values without a class.
-
-    Args:
-        values: from `read_values`.
-        gray_rgb: the values come from an RGB file with equal channels.
-    """
+    """Return (H, W) class ids or `ignore_index` of what `read_values` returned; -1 for no class."""
     return make_class_lookup(values, labels, gray_rgb=gray_rgb)(values)
 
 
@@ -150,20 +128,15 @@ def write_mask(
     """Write class ids as a palette PNG in the colors of `labels` (16-bit gray above 255 classes).
 
     The file holds class ids, not the values of the dataset that they came from: read it with a
-    `Labels` that has no `values`.
-
-    Args:
-        mark: text chunks to store beside the pixels.
+    `Labels` that has no `values`. `mark` are text chunks to store beside the pixels.
     """
     path = Path(path)
     if path.suffix.lower() != ".png":
-        raise FullconvError(
-            msg(
-                "a mask is written as PNG, not as {name!r}: other formats change its values.",
-                name=path.name,
-            ),
-            f"{path.stem}.png",
+        message = msg(
+            "a mask is written as PNG, not as {name!r}: other formats change its values.",
+            name=path.name,
         )
+        raise FullconvError(message, f"{path.stem}.png")
     image = mask_image(ids, labels, str(path))
     with atomic_path(path) as unfinished, unfinished.open("xb") as file:
         save_png(image, file, mark)
@@ -171,35 +144,27 @@ def write_mask(
 
 def mask_image(ids: NDArray[Any], labels: Labels, name: str) -> Image.Image:
     """Return (H, W) class ids as a palette image in the colors of `labels`; above 255 classes as
-    16-bit gray.
-
-    Args:
-        name: name of the file in messages.
-    """
+    16-bit gray. Messages contain the name of the file."""
     if ids.ndim != 2 or ids.dtype.kind not in "ui" or ids.size == 0:
-        raise FullconvError(
-            msg(
-                "a mask of shape {shape} and type {dtype}; expected (H, W) whole numbers.",
-                shape=ids.shape,
-                dtype=ids.dtype,
-            ),
-            'np.asarray(ids).squeeze().astype("uint8")',
+        values = {"shape": ids.shape, "dtype": ids.dtype}
+        message = msg(
+            "a mask of shape {shape} and type {dtype}; expected (H, W) whole numbers.", **values
         )
+        raise FullconvError(message, 'np.asarray(ids).squeeze().astype("uint8")')
     dtype = mask_dtype(labels)
     invalid = np.unique(ids[((ids < 0) | (ids >= len(labels))) & (ids != labels.ignore_index)])
     if invalid.size:
-        raise FullconvError(
-            msg(
-                "ids {ids} cannot be written to {name}: there are {count} classes (0..{last}), and "
-                "{ignore_index} is for ignored pixels.",
-                ids=invalid[:_MAX_LISTED].tolist(),
-                name=name,
-                count=len(labels),
-                last=len(labels) - 1,
-                ignore_index=labels.ignore_index,
-            ),
-            f"np.where((ids >= 0) & (ids < {len(labels)}), ids, {labels.ignore_index})",
+        message = msg(
+            "ids {ids} cannot be written to {name}: there are {count} classes (0..{last}), and "
+            "{ignore_index} is for ignored pixels.",
+            ids=invalid[:_MAX_LISTED].tolist(),
+            name=name,
+            count=len(labels),
+            last=len(labels) - 1,
+            ignore_index=labels.ignore_index,
         )
+        valid = f"(ids >= 0) & (ids < {len(labels)})"
+        raise FullconvError(message, f"np.where({valid}, ids, {labels.ignore_index})")
     image = Image.fromarray(np.ascontiguousarray(ids.astype(dtype)))
     if dtype == np.uint8:
         palette = [voc_color(i) for i in range(256)]
@@ -207,14 +172,6 @@ def mask_image(ids: NDArray[Any], labels: Labels, name: str) -> Image.Image:
         palette[labels.ignore_index] = voc_color(255)
         image.putpalette([channel for color in palette for channel in color])
     return image
-
-
-def is_lossy(path: Source) -> bool:
-    """Return whether the format of the file (by content, not suffix) is lossy."""
-    if source_name(path).lower().endswith(ARRAY_SUFFIXES):
-        return False
-    with open_image(path, "mask") as image:
-        return _is_lossy(image)
 
 
 def count_values(path_or_file: Source, *, name: str = "") -> MaskHistogram:
@@ -258,13 +215,7 @@ def mask_pixels(source: Source, *, name: str = "") -> int:
 
 
 def map_table(values: Mapping[Any, str]) -> str:
-    """Return a [map] table for dataset.toml.
-
-    >>> print(map_table({11: "ignore", (128, 64, 128): "road"}))
-    [map]
-    11 = "ignore"
-    "#804080" = "road"
-    """
+    """Return a [map] table for dataset.toml, such as the lines [map] and "#804080" = "road"."""
     table = {format_value(value): name for value, name in values.items()}
     return tomli_w.dumps({"map": table}).rstrip()
 
@@ -278,41 +229,40 @@ def mask_dtype(labels: Labels) -> type[np.uint8] | type[np.uint16]:
     """Return the dtype of a mask: uint8, or uint16 if a class id or the ignored id exceeds 255."""
     top = max(len(labels) - 1, labels.ignore_index)
     if labels.ignore_index < 0 or top > 65535:
-        raise FullconvError(
-            msg(
-                "ignore_index {ignore_index} with {count} classes does not fit a mask, which holds "
-                "whole numbers from 0 to 65535.",
-                ignore_index=labels.ignore_index,
-                count=len(labels),
-            ),
-            f"ignore_index = {255 if len(labels) <= 255 else 65535}",
+        values = {"ignore_index": labels.ignore_index, "count": len(labels)}
+        message = msg(
+            "ignore_index {ignore_index} with {count} classes does not fit a mask, which holds "
+            "whole numbers from 0 to 65535.",
+            **values,
         )
+        raise FullconvError(message, f"ignore_index = {255 if len(labels) <= 255 else 65535}")
     return np.uint8 if top <= 255 else np.uint16
 
 
 def _read(source: Source, name: str = "") -> tuple[Ids, bool, bool]:
     """Return the values, whether the file is RGB with equal channels, and whether it is lossy."""
     name = name or source_name(source)
-    if name.lower().endswith(".mat"):
-        return _narrow(read_mat_mask(source, name), name), False, False
-    if name.lower().endswith(".npy"):
-        return _narrow(read_npy_mask(source, name), name), False, False
+    if name.lower().endswith(ARRAY_SUFFIXES):
+        read_array = read_mat_mask if name.lower().endswith(".mat") else read_npy_mask
+        return _narrow(read_array(source, name), name), False, False
     with open_image(source, "mask", name=name) as opened_image:
         lossy = _is_lossy(opened_image)
-        step = {"L;2": 85, "L;4": 17}.get(_raw_mode(opened_image), 1)
+        # Pillow scales 2-bit and 4-bit gray of PNG to 0..255; the ids are the stored samples. It
+        # forgets the number of bits when the image is loaded.
+        tiles = opened_image.tile if opened_image.format == "PNG" else ()
+        samples = tiles[0][3] if tiles else ""
+        samples = samples[0] if isinstance(samples, tuple) else samples
+        step = {"L;2": 85, "L;4": 17}.get(str(samples), 1)
         image = upright(opened_image)
         if image.mode == "F":
-            raise FullconvError(
-                msg(
-                    "mask {name} has floating-point values; expected whole numbers (8 or 16 bits), "
-                    "palette indices or RGB colors.",
-                    name=name,
-                ),
-                msg("save it again as 8-bit or 16-bit PNG"),
+            message = msg(
+                "mask {name} has floating-point values; expected whole numbers (8 or 16 bits), "
+                "palette indices or RGB colors.",
+                name=name,
             )
+            raise FullconvError(message, msg("save it again as 8-bit or 16-bit PNG"))
         if image.mode in ("1", "L", "P", "I") or image.mode.startswith("I;16"):
             values = np.array(image, np.uint8) if image.mode == "1" else np.array(image)
-            # Pillow scales 2-bit and 4-bit gray to 0..255; the ids are the stored samples.
             return values // step if step > 1 else values, False, lossy
         if image.mode in ("LA", "PA", "La"):
             return np.array(image)[..., 0], False, lossy
@@ -325,30 +275,15 @@ def _read(source: Source, name: str = "") -> tuple[Ids, bool, bool]:
 def _narrow(values: NDArray[Any], name: str) -> Ids:
     """Convert to uint8, uint16 or int32, the first that holds all values."""
     if not values.size:
-        raise FullconvError(
-            msg("mask {name} has no pixels.", name=name), msg("export it again from its image")
-        )
+        message = msg("mask {name} has no pixels.", name=name)
+        raise FullconvError(message, msg("export it again from its image"))
     low, high = int(values.min()), int(values.max())
     for dtype in (np.uint8, np.uint16, np.int32):
         if np.iinfo(dtype).min <= low and high <= np.iinfo(dtype).max:
             return np.ascontiguousarray(values, dtype)
-    raise FullconvError(
-        msg(
-            "mask {name} has values from {low} to {high}; expected class ids.",
-            name=name,
-            low=low,
-            high=high,
-        ),
-        msg("save the class ids as 8-bit PNG"),
-    )
-
-
-def _raw_mode(image: ImageFile.ImageFile) -> str:
-    """Return how a PNG stores its samples. Pillow forgets it when the image is loaded."""
-    if image.format != "PNG" or not image.tile:
-        return ""
-    args = image.tile[0][3]
-    return str(args[0] if isinstance(args, tuple) else args)
+    span = {"name": name, "low": low, "high": high}
+    message = msg("mask {name} has values from {low} to {high}; expected class ids.", **span)
+    raise FullconvError(message, msg("save the class ids as 8-bit PNG"))
 
 
 def _is_lossy(image: ImageFile.ImageFile) -> bool:
@@ -369,15 +304,12 @@ def _unknown_values(name: str, values: Ids, gray_rgb: bool, labels: Labels) -> F
     lookup = make_class_lookup(values, labels, gray_rgb=gray_rgb)
     unknown = np.flatnonzero(lookup(rows.astype(values.dtype)[None])[0] < 0)
     unknown = unknown[np.argsort(-counts[unknown], kind="stable")]
-    listed = [
-        nmsg(
-            "{value} ({count} pixel)",
-            "{value} ({count} pixels)",
-            count,
-            value=format_value(keys[k]),
+    listed = []
+    for k in unknown.tolist():
+        count, value = int(counts[k]), format_value(keys[k])
+        listed.append(
+            nmsg("{value} ({count} pixel)", "{value} ({count} pixels)", count, value=value)
         )
-        for k, count in zip(unknown.tolist(), counts[unknown].tolist(), strict=True)
-    ]
     # The first pixel with such a value.
     row, column = next(
         (rows.start + int(position[0]), int(position[1]))
@@ -406,10 +338,9 @@ def describe(labels: Labels, limit: int = 30) -> str:
     >>> describe(Labels(("sky", "road"), values={11: 255}))
     '0 sky, 1 road, 11 ignore, 255 ignore'
     """
-    colored = any(isinstance(value, tuple) for value in labels.values)
-    table: Mapping[Any, int] = (
-        colors_of(labels) if colored else dict(sorted(integers_of(labels).items()))
-    )
+    table: dict[Any, int] = dict(sorted(integers_of(labels).items()))
+    if any(isinstance(value, tuple) for value in labels.values):
+        table = dict(colors_of(labels))
     entries = [
         f"{format_value(value)} {IGNORE if k == labels.ignore_index else labels.names[k]}"
         for value, k in table.items()
@@ -419,7 +350,9 @@ def describe(labels: Labels, limit: int = 30) -> str:
 
 def _keys(present: NDArray[Any], values: Ids) -> list[Value]:
     """Return the values that `value_counts` found as integers or RGB colors."""
-    return [unpack_color(v) if values.ndim == 3 else v for v in present.tolist()]
+    if values.ndim == 2:
+        return present.tolist()
+    return [(red, green, blue) for red, green, blue in unpack(present).tolist()]
 
 
 def save_png(image: Image.Image, file: IO[bytes], mark: PngInfo | None) -> None:

@@ -1,16 +1,12 @@
 """Read masks from MATLAB files (.mat).
 
-`scipy.io.loadmat` is not used: one of 800 damaged files crashed the process (a segmentation fault),
-it allocates what the header of a nested matrix claims, and it takes 0.7 ms for a mask of SBD that
-is read here in 0.3 ms, because it also builds the sparse boundaries. This reader checks every size
-against the bytes that exist and skips variables that are not labels without unpacking them.
+`scipy.io.loadmat` is not used: it crashed the process on one of 800 damaged files (a segmentation
+fault), allocates what a header claims, and is slower. This reader checks every size against the
+bytes that exist and skips variables that are not labels without unpacking them.
 
 Versions 5 to 7: 128 bytes, then elements. An element is a type, a size and its bytes; a matrix is
 an element of elements (flags, shape, name, numbers); cells and structs contain matrices.
 Version 4: matrices one after another, each with a header of 20 bytes, a name and numbers.
-Version 7.3, which is HDF5, is refused.
-
-Shapes: H, W image.
 """
 
 from __future__ import annotations
@@ -19,6 +15,7 @@ import math
 import struct
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -29,7 +26,7 @@ from numpy.typing import NDArray
 from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import msg
 from fullconv.data.io.array_errors import DAMAGED, DamagedError, not_a_mask, reason_of, truncated
-from fullconv.data.io.limits import read_source, refuse_large
+from fullconv.data.io.limits import read_content, refuse_large
 
 _LABEL_VARIABLES = ("LabelMap", "S", "segmentation", "labels", "mask", "label")
 
@@ -41,12 +38,8 @@ _MATRIX, _COMPRESSED = 14, 15
 # Classes of matrices; those from double to uint64 are numbers.
 _CELL, _STRUCT, _CHAR, _SPARSE, _DOUBLE, _UINT64 = 1, 2, 4, 5, 6, 15
 _OPAQUE = 17  # an object, which has a name but no shape
-_CLASS_NAMES = {
-    _CELL: msg("cells"),
-    _STRUCT: msg("a struct"),
-    _CHAR: msg("text"),
-    _SPARSE: msg("a sparse matrix"),
-}
+_CLASS_NAMES = {_CELL: msg("cells"), _STRUCT: msg("a struct"), _CHAR: msg("text")}
+_CLASS_NAMES[_SPARSE] = msg("a sparse matrix")
 _COMPLEX = 0x800  # flag of matrices with an imaginary part
 _VERSION_4_DTYPES = ("f8", "f4", "i4", "i2", "u2", "u1")
 _HEADER = 512  # bytes that hold the flags, shape and name of a matrix
@@ -57,130 +50,122 @@ _MAX_BYTES = 1 << 30  # of an unpacked variable
 
 @dataclass(frozen=True)
 class _Matrix:
-    """A variable of a MATLAB file, or a matrix inside one.
-
-    Args:
-        kind: its class, such as `_STRUCT`.
-        content: the bytes after its name.
-        order: byte order, "<" or ">".
-        dtype: dtype of `content` in version 4; otherwise the content is an element with a type.
-    """
+    """A variable of a MATLAB file, or a matrix inside one."""
 
     name: str
-    kind: int
+    kind: int  # its class, such as `_STRUCT`
     shape: tuple[int, ...]
-    content: memoryview
-    order: str
+    content: memoryview  # the bytes after its name: an element with a type, if `dtype` is ""
+    order: str  # byte order, "<" or ">"
     is_complex: bool = False
-    dtype: str = ""
+    dtype: str = ""  # of `content` in version 4
 
     @property
-    def is_numbers(self) -> bool:
-        return _DOUBLE <= self.kind <= _UINT64 and not self.is_complex
+    def is_plane(self) -> bool:
+        is_numbers = _DOUBLE <= self.kind <= _UINT64 and not self.is_complex
+        return is_numbers and len(self.shape) == 2
 
 
 def read_mat_mask(source: str | Path | IO[bytes], name: str) -> NDArray[Any]:
     """Read (H, W) whole numbers from a MATLAB file.
 
-    The variable is GTcls.Segmentation (SBD), LabelMap (PASCAL-Context), S (SIFT Flow), segmentation
-    (NYUDv2), or the only matrix of numbers in the file.
-
     Raises:
         FullconvError: the file cannot be read, or it is not clear which variable holds the labels.
     """
-    content = _read_mat(source, name)
-    try:
+    with _open_mat(source, name) as content:
         headers: dict[str, _Matrix] = {}
         for matrix in _variables(content):
             headers.setdefault(matrix.name, matrix)
-        variable = _label_variable(headers)
-        if variable is None:
+        # GTcls is of SBD, LabelMap of PASCAL-Context, S of SIFT Flow, segmentation of NYUDv2.
+        candidates = [key for key in _LABEL_VARIABLES if key in headers]
+        if "GTcls" in headers and headers["GTcls"].kind == _STRUCT:
+            candidates = ["GTcls"]
+        planes = [key for key, matrix in headers.items() if key and matrix.is_plane]
+        if not candidates and len(planes) == 1:
+            candidates = planes
+        if not candidates:
             shapes = [f"{key} {matrix.shape}" for key, matrix in list(headers.items())[:8]]
-            raise FullconvError(
-                msg(
-                    "mask {name}: it is not clear which variable holds the labels. The file has "
-                    "{variables}; expected GTcls, {expected}, or a single matrix.",
-                    name=name,
-                    variables=", ".join(shapes) or msg("no variables"),
-                    expected=", ".join(_LABEL_VARIABLES),
-                ),
-                _savemat(name),
+            message = msg(
+                "mask {name}: it is not clear which variable holds the labels. The file has "
+                "{variables}; expected GTcls, {expected}, or a single matrix.",
+                name=name,
+                variables=", ".join(shapes) or msg("no variables"),
+                expected=", ".join(_LABEL_VARIABLES),
             )
+            raise FullconvError(message, _savemat(name))
+        variable = candidates[0]
         _refuse_large(headers[variable], name)
         matrix = next(_variables(content, only=variable))
         if variable == "GTcls":
             matrix = _struct_field(matrix, "Segmentation")
             _refuse_large(matrix, name)
         return _whole_numbers(matrix, name)
-    except DAMAGED as error:
-        raise _unreadable_mat(name, error) from error
 
 
 def read_mat_class_names(path: Path) -> list[str]:
     """Read the class names in a file of SIFT Flow; [] if it has none."""
-    content = _read_mat(path, str(path))
-    try:
+    with _open_mat(path, str(path)) as content:
         names = next(_variables(content, only="names"), None)
         if names is None or names.kind != _CELL:
             return []
-        cells = _matrices(names.content, names.order, math.prod(names.shape))
-        return [_text(cell) for cell in cells if math.prod(cell.shape)]
-    except DAMAGED as error:
-        raise _unreadable_mat(str(path), error) from error
+        class_names = []
+        for cell in _matrices(names.content, names.order, math.prod(names.shape)):
+            if math.prod(cell.shape):
+                kind, text, _ = _element(cell.content, 0, cell.order)
+                if cell.kind != _CHAR or kind not in _ENCODINGS:
+                    raise DamagedError(_NOT_MATLAB)
+                suffix = {"<": "-le", ">": "-be"}[cell.order] if _ENCODINGS[kind] != "utf-8" else ""
+                class_names.append(bytes(text).decode(_ENCODINGS[kind] + suffix))
+        return class_names
 
 
-def _read_mat(source: str | Path | IO[bytes], name: str) -> bytes:
-    content = read_source(source, "mask")
+@contextmanager
+def _open_mat(source: str | Path | IO[bytes], name: str) -> Iterator[bytes]:
+    """Read the content of a file; errors of damaged files inside the block name the file."""
+    content = read_content(source, "mask")
     if content[:19] == b"MATLAB 7.3 MAT-file" or content[512:520] == b"\x89HDF\r\n\x1a\n":
-        raise FullconvError(
-            msg(
-                "mask {name} is a MATLAB file of version 7.3 (HDF5); expected version 5 to 7.",
-                name=name,
-            ),
-            msg("in MATLAB: {command}", command="save('labels.mat', 'labels', '-v7')"),
+        message = msg(
+            "mask {name} is a MATLAB file of version 7.3 (HDF5); expected version 5 to 7.",
+            name=name,
         )
-    return content
-
-
-def _label_variable(headers: dict[str, _Matrix]) -> str | None:
-    if "GTcls" in headers and headers["GTcls"].kind == _STRUCT:
-        return "GTcls"
-    for name in _LABEL_VARIABLES:
-        if name in headers:
-            return name
-    matrices = [k for k, m in headers.items() if k and m.is_numbers and len(m.shape) == 2]
-    return matrices[0] if len(matrices) == 1 else None
+        command = "save('labels.mat', 'labels', '-v7')"
+        raise FullconvError(message, msg("in MATLAB: {command}", command=command))
+    try:
+        yield content
+    except DAMAGED as error:
+        values = {"name": name, "reason": reason_of(error)}
+        message = msg("mask {name} cannot be read as a MATLAB file: {reason}.", **values)
+        file = Path(name).name
+        hint = msg("copy or download {file} again, or remove it from the dataset", file=file)
+        raise FullconvError(message, hint) from error
 
 
 def _refuse_large(matrix: _Matrix, name: str) -> None:
-    if matrix.is_numbers and len(matrix.shape) == 2:
+    if matrix.is_plane:
         refuse_large((matrix.shape[0], matrix.shape[1]), "mask", name)
 
 
 def _variables(content: bytes, *, only: str | None = None) -> Iterator[_Matrix]:
-    """Yield the variables of a file, or the one named `only`.
-
-    Of compressed variables that are not asked for by name, only the header is unpacked.
-    """
+    """Yield the variables of a file, or the one named `only`. Of the others only the header is
+    unpacked."""
     if content[126:128] not in (b"IM", b"MI"):
-        variables = _variables_version_4(memoryview(content))
-    else:
-        order = "<" if content[126:128] == b"IM" else ">"
-        variables = _variables_version_5(memoryview(content)[128:], order, only)
-    yield from (matrix for matrix in variables if only is None or matrix.name == only)
-
-
-def _variables_version_5(data: memoryview, order: str, only: str | None) -> Iterator[_Matrix]:
-    start = 0
+        matrices = _variables_version_4(memoryview(content))
+        yield from (matrix for matrix in matrices if only in (None, matrix.name))
+        return
+    order = "<" if content[126:128] == b"IM" else ">"
+    data, start = memoryview(content)[128:], 0
     while start < len(data):
         kind, part, start = _element(data, start, order)
-        if kind == _MATRIX:
-            yield _parse_matrix(part, order)
-        elif kind == _COMPRESSED:
+        if kind == _COMPRESSED:
             header = memoryview(zlib.decompressobj().decompress(part, _HEADER))
             matrix = _parse_matrix(header[8:], order)
             if matrix.name == only:
                 matrix = _parse_matrix(memoryview(_unpack(part, order))[8:], order)
+        elif kind == _MATRIX:
+            matrix = _parse_matrix(part, order)
+        else:
+            continue
+        if only in (None, matrix.name):
             yield matrix
 
 
@@ -274,20 +259,10 @@ def _struct_field(matrix: _Matrix, name: str) -> _Matrix:
     return fields[name.encode()]
 
 
-def _text(matrix: _Matrix) -> str:
-    kind, part, _ = _element(matrix.content, 0, matrix.order)
-    if matrix.kind != _CHAR or kind not in _ENCODINGS:
-        raise DamagedError(_NOT_MATLAB)
-    encoding = _ENCODINGS[kind]
-    if encoding != "utf-8":
-        encoding += {"<": "-le", ">": "-be"}[matrix.order]
-    return bytes(part).decode(encoding)
-
-
 def _whole_numbers(matrix: _Matrix, name: str) -> NDArray[Any]:
     """Return the numbers of a matrix as (H, W), without a copy."""
     kind, data = 0, matrix.content
-    is_mask = matrix.is_numbers and len(matrix.shape) == 2 and math.prod(matrix.shape) > 0
+    is_mask = matrix.is_plane and math.prod(matrix.shape) > 0
     if is_mask and not matrix.dtype:
         kind, data, _ = _element(data, 0, matrix.order)
     dtype = np.dtype(matrix.dtype or f"{matrix.order}{_DTYPES.get(kind, 'u1')}")
@@ -301,17 +276,6 @@ def _whole_numbers(matrix: _Matrix, name: str) -> NDArray[Any]:
         numbers = msg("complex numbers") if matrix.is_complex else dtype.name
         raise not_a_mask(name, _CLASS_NAMES.get(matrix.kind, numbers), matrix.shape, _savemat(name))
     return values.reshape(matrix.shape, order="F")
-
-
-def _unreadable_mat(name: str, error: BaseException) -> FullconvError:
-    return FullconvError(
-        msg(
-            "mask {name} cannot be read as a MATLAB file: {reason}.",
-            name=name,
-            reason=reason_of(error),
-        ),
-        msg("copy or download {file} again, or remove it from the dataset", file=Path(name).name),
-    )
 
 
 def _savemat(name: str) -> str:

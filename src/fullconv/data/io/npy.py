@@ -1,9 +1,6 @@
 """Read NumPy files (.npy): masks and extra inputs.
 
-The header is checked against the size of the file, and the numbers are not copied. Extra inputs may
-be larger than masks, because they can have three channels of 8 bytes each.
-
-Shapes: H, W image.
+The header is checked against the size of the file, and the numbers are not copied.
 """
 
 from __future__ import annotations
@@ -20,17 +17,13 @@ from numpy.typing import NDArray
 from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import msg
 from fullconv.data.io.array_errors import DAMAGED, DamagedError, not_a_mask, reason_of, truncated
-from fullconv.data.io.limits import kind_name, no_warnings, read_or_map, read_source, refuse_large
+from fullconv.data.io.limits import kind_name, no_warnings, read_content, read_or_map, refuse_large
 
 _HEADER = 1 << 16  # bytes at the start that hold any header that NumPy accepts
 
 
 def read_npy_mask(source: str | Path | IO[bytes], name: str) -> NDArray[Any]:
-    """Read (H, W) whole numbers from a .npy file.
-
-    Raises:
-        FullconvError: the file cannot be read, or holds something else.
-    """
+    """Read (H, W) whole numbers from a .npy file. Anything else is a `FullconvError`."""
     values = read_npy(source, name, "mask")
     if values.ndim != 2 or values.dtype.kind not in "uib":
         one_hot = "array.argmax(-1)" if values.ndim == 3 else "array"
@@ -40,31 +33,24 @@ def read_npy_mask(source: str | Path | IO[bytes], name: str) -> NDArray[Any]:
 
 
 def read_npy(source: str | Path | IO[bytes], name: str, kind: str) -> NDArray[Any]:
-    """Read a .npy file that holds numbers, without a copy of its content.
-
-    The array is read-only.
-
-    Args:
-        kind: "mask" or "input". Only inputs may be larger than 1 GiB.
+    """Read a .npy file that holds numbers as a read-only array, without a copy of its content.
 
     Raises:
-        FullconvError: the file cannot be read.
+        FullconvError: the file cannot be read, or is larger than 1 GiB and `kind` is "mask".
     """
     if kind == "input" and isinstance(source, str | Path):
         content = read_or_map(Path(source), kind)
     else:
-        content = read_source(source, kind)
+        content = read_content(source, kind)
     file = io.BytesIO(content[:_HEADER])
     try:
         with no_warnings:
             version = npy_format.read_magic(file)
-            # Version 3 differs from 2 only in the names of fields, which no mask has.
-            if version == (1, 0):
-                shape, fortran, dtype = npy_format.read_array_header_1_0(file)
-            elif version in ((2, 0), (3, 0)):
-                shape, fortran, dtype = npy_format.read_array_header_2_0(file)
-            else:
+            if version not in ((1, 0), (2, 0), (3, 0)):
                 raise DamagedError(msg("its format version {version} is unknown", version=version))
+            # Version 3 differs from 2 only in the names of fields, which no mask has.
+            read_1, read_2 = npy_format.read_array_header_1_0, npy_format.read_array_header_2_0
+            shape, fortran, dtype = read_1(file) if version == (1, 0) else read_2(file)
         if min(shape, default=0) < 0:
             raise DamagedError(msg("its shape is negative"))
         if len(shape) >= 2:
@@ -75,16 +61,11 @@ def read_npy(source: str | Path | IO[bytes], name: str, kind: str) -> NDArray[An
         values = np.frombuffer(content, dtype, math.prod(shape), file.tell())
         return values.reshape(shape, order="F" if fortran else "C")
     except DAMAGED as error:
-        raise FullconvError(
-            msg(
-                "{kind} {name} cannot be read as a NumPy file: {reason}.",
-                kind=kind_name(kind),
-                name=name,
-                reason=reason_of(error),
-            ),
-            msg(
-                "copy or download {file} again, or save it with np.save({name!r}, array)",
-                file=Path(name).name,
-                name=name,
-            ),
-        ) from error
+        facts = {"kind": kind_name(kind), "name": name, "reason": reason_of(error)}
+        message = msg("{kind} {name} cannot be read as a NumPy file: {reason}.", **facts)
+        hint = msg(
+            "copy or download {file} again, or save it with np.save({name!r}, array)",
+            file=Path(name).name,
+            name=name,
+        )
+        raise FullconvError(message, hint) from error

@@ -9,7 +9,6 @@ import contextlib
 import json
 import sqlite3
 import threading
-from pathlib import Path
 from typing import Any
 
 from fullconv.core.files import cache_dir
@@ -34,7 +33,7 @@ class ScanCache:
 
     def __enter__(self) -> ScanCache:
         with contextlib.suppress(*_ERRORS):
-            self._open(cache_dir() / "scans.sqlite")
+            self._open()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -42,9 +41,9 @@ class ScanCache:
             return
         self._write(self._database)
         with contextlib.suppress(*_ERRORS), self._database as database:
+            names = ("page_count", "freelist_count", "page_size")
             pages, free, page_size = (
-                database.execute(f"PRAGMA {name}").fetchone()[0]
-                for name in ("page_count", "freelist_count", "page_size")
+                database.execute(f"PRAGMA {name}").fetchone()[0] for name in names
             )
             if (pages - free) * page_size > _MAX_BYTES:
                 database.execute(_DELETE_OLD, (_MAX_BYTES // 2,))
@@ -65,7 +64,7 @@ class ScanCache:
                 self._database = None
                 if _is_damaged(error):
                     with contextlib.suppress(*_ERRORS):
-                        self._open(cache_dir() / "scans.sqlite", new=True)
+                        self._open(new=True)
                 return None
 
     def put(self, key: str, value: Any) -> None:
@@ -79,12 +78,13 @@ class ScanCache:
             if self._pending_size > _MAX_PENDING:
                 self._write(self._database)
 
-    def _open(self, path: Path, new: bool = False) -> None:
+    def _open(self, new: bool = False) -> None:
         """Open the database; replace it if it is damaged, or if `new`."""
+        path = cache_dir() / "scans.sqlite"
         path.parent.mkdir(parents=True, exist_ok=True)
         if new:
-            for suffix in ("", "-journal"):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+            path.with_name("scans.sqlite-journal").unlink(missing_ok=True)
         database = sqlite3.connect(path, timeout=0.5, check_same_thread=False)
         try:
             database.execute("CREATE TABLE IF NOT EXISTS found (key TEXT PRIMARY KEY, value TEXT)")
@@ -93,13 +93,12 @@ class ScanCache:
             database.close()
             if new or not _is_damaged(error):
                 raise
-            self._open(path, new=True)
+            self._open(new=True)
 
     def _write(self, database: sqlite3.Connection) -> None:
+        query = "INSERT OR REPLACE INTO found VALUES (?, ?)"
         with contextlib.suppress(*_ERRORS), database:
-            database.executemany(
-                "INSERT OR REPLACE INTO found VALUES (?, ?)", self._pending.items()
-            )
+            database.executemany(query, self._pending.items())
         self._pending.clear()
         self._pending_size = 0
 

@@ -1,8 +1,6 @@
 """Read videos of any length frame by frame, with PyAV.
 
 PyAV is an optional package (`pip install av`) and is imported inside the functions.
-
-Shapes: H, W frame, upright.
 """
 
 from __future__ import annotations
@@ -40,18 +38,13 @@ def load_pyav() -> Any:
 
 
 def open_video(path: Path, mode: str = "r", **options: Any) -> Any:
-    """Open a file with PyAV, to read or to write.
-
-    Raises:
-        FullconvError: PyAV is not installed.
-    """
+    """Open a file with PyAV, to read or to write. Raises a `FullconvError` without PyAV."""
     try:
         # "file:", because 12:30.mp4 would be an address. Metadata may be in any encoding.
         return load_pyav().open(f"file:{path}", mode, metadata_errors="replace", **options)
     except ImportError as error:
-        raise FullconvError(
-            msg("{path} is a video. Reading videos requires PyAV.", path=path), INSTALL_COMMAND
-        ) from error
+        message = msg("{path} is a video. Reading videos requires PyAV.", path=path)
+        raise FullconvError(message, INSTALL_COMMAND) from error
 
 
 def video_software_tag(path: Path) -> str:
@@ -70,10 +63,8 @@ def _readable_errors(source: Path) -> Iterator[None]:
         raise
     except (load_pyav().FFmpegError, OSError) as error:
         reason = library_message(error)
-        raise FullconvError(
-            msg("{path} cannot be read as a video: {reason}.", path=source, reason=reason),
-            msg("copy or download it again"),
-        ) from error
+        message = msg("{path} cannot be read as a video: {reason}.", path=source, reason=reason)
+        raise FullconvError(message, msg("copy or download it again")) from error
 
 
 @dataclass(frozen=True)
@@ -91,8 +82,7 @@ class VideoReader:
     Attributes:
         size: (H, W) of the frames, upright.
         announced_frames: number of frames by the header; 0 if unknown.
-        rate: average frames per second.
-        time_base: seconds per unit of the time stamps.
+        rate, time_base: average frames per second; seconds per unit of the time stamps.
         aspect: width by height of a pixel.
         sounds: audio streams.
         damaged: why the video could not be read to its end; "" if it could.
@@ -117,11 +107,7 @@ class VideoReader:
     @classmethod
     @contextmanager
     def open(cls, source: Path) -> Iterator[VideoReader]:
-        """Open a video and read its first frame.
-
-        Raises:
-            FullconvError: there is no such file, or no frame in it.
-        """
+        """Open a video and read its first frame. Raises a `FullconvError` if it has none."""
         usage = "fullconv predict MODEL clip.mp4"
         if not source.is_file():
             raise FullconvError(msg("no video {path}: there is no such file.", path=source), usage)
@@ -142,7 +128,17 @@ class VideoReader:
                     sound(packet)
                 continue
             yield from map(self._frame, self._decode(packet))
-        if self._announced_seconds() - self._end > float((_MISSING_FRAMES + 1) / self.rate):
+        # Compare with the duration that the header announces.
+        announced = 0.0
+        if self.video.duration:
+            duration = self.video.duration + (self.video.start_time or 0)
+            announced = float(duration * self.time_base)
+        else:
+            clock = self.video.metadata.get("DURATION", "0")  # Matroska: 00:01:02.345
+            with suppress(ValueError):
+                parts = [float(part) for part in reversed(clock.split(":"))]
+                announced = sum(part * 60**power for power, part in enumerate(parts))
+        if announced - self._end > float((_MISSING_FRAMES + 1) / self.rate):
             self.damaged = self.damaged or msg("it ends early")
 
     def to_dict(self) -> dict[str, Any]:
@@ -151,19 +147,17 @@ class VideoReader:
         facts = {"height": height, "width": width, "frames": self.count, "seconds": self.seconds}
         if not self.damaged:
             return {**facts, "damaged": None}
-        values = {"path": self.source, "damage": self.damaged}
+        values = {"path": self.source, "damage": self.damaged, "announced": self.announced_frames}
+        damaged = nmsg(
+            "{path}: {damage}; {count} frame could be read",
+            "{path}: {damage}; {count} frames could be read",
+            self.count,
+            **values,
+        )
         if self.announced_frames:
             damaged = nmsg(
                 "{path}: {damage}; {count} frame of {announced} could be read",
                 "{path}: {damage}; {count} frames of {announced} could be read",
-                self.count,
-                announced=self.announced_frames,
-                **values,
-            )
-        else:
-            damaged = nmsg(
-                "{path}: {damage}; {count} frame could be read",
-                "{path}: {damage}; {count} frames could be read",
                 self.count,
                 **values,
             )
@@ -209,16 +203,6 @@ class VideoReader:
         self._end = float((pts + (frame.duration or step)) * self.time_base)
         upright = np.ascontiguousarray(rotate_upright(frame, pixels))
         return Frame(upright, pts, frame.duration or step)
-
-    def _announced_seconds(self) -> float:
-        """Return the duration of the frames by the header; 0 if unknown."""
-        if self.video.duration:
-            return float((self.video.duration + (self.video.start_time or 0)) * self.time_base)
-        duration = self.video.metadata.get("DURATION", "0")  # Matroska: 00:01:02.345
-        with suppress(ValueError):
-            parts = [float(part) for part in reversed(duration.split(":"))]
-            return sum(part * 60**power for power, part in enumerate(parts))
-        return 0.0
 
 
 def rotate_upright(frame: Any, pixels: NDArray[Any]) -> NDArray[Any]:

@@ -22,7 +22,8 @@ def tool_of(table: Any) -> str | None:
     """Return the tool that wrote the content of a JSON file, or None."""
     if is_labelme(table):
         return "labelme"
-    if is_coco(table):
+    keys = ("images", "annotations", "categories")
+    if isinstance(table, dict) and all(isinstance(table.get(key), list) for key in keys):
         return "coco"
     return "label-studio" if is_label_studio(table) else None
 
@@ -40,12 +41,6 @@ def tool_of_file(path: Path) -> str | None:
     if head.lstrip("\ufeff \t\r\n").startswith("["):
         return "label-studio" if any(key in head for key in _TASK_KEYS) else None
     return next((tool for tool, keys in _KEYS if any(key in head for key in keys)), None)
-
-
-def is_coco(table: Any) -> bool:
-    """Return True if JSON content has images, annotations and categories."""
-    keys = ("images", "annotations", "categories")
-    return isinstance(table, dict) and all(isinstance(table.get(key), list) for key in keys)
 
 
 def is_labelme(table: Any) -> bool:
@@ -84,14 +79,8 @@ def min_regions(entry: Table) -> list[Table]:
 
 def outline_files(root: Path) -> list[Path]:
     """Return the text files of Ultralytics: below a folder `labels` next to a folder `images`."""
-    folders = [
-        folder
-        for folder in (root / "labels", *sorted(root.glob("*/labels")))
-        if folder.is_dir() and (folder.parent / "images").is_dir()
-    ]
-    return [
-        path
-        for folder in folders
-        for path in sorted(folder.rglob("*.txt"))
-        if path.name not in _NAME_LISTS and not path.name.startswith(".")
-    ]
+    files: list[Path] = []
+    for folder in (root / "labels", *sorted(root.glob("*/labels"))):
+        if folder.is_dir() and (folder.parent / "images").is_dir():
+            files += sorted(folder.rglob("*.txt"))
+    return [f for f in files if f.name not in _NAME_LISTS and not f.name.startswith(".")]

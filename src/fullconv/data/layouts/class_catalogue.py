@@ -86,24 +86,21 @@ def ade20k(table: Path | None) -> Labels:
         synonyms = [[word.strip() for word in row[-1].split(";")] for row in rows[1:] if row]
         first = [words[0] for words in synonyms]
         names = tuple(
-            f"{name} ({words[1]})" if name in first[:k] and len(words) > 1 else name
-            for k, (name, words) in enumerate(zip(first, synonyms, strict=True))
+            f"{words[0]} ({words[1]})" if words[0] in first[:k] and len(words) > 1 else words[0]
+            for k, words in enumerate(synonyms)
         )
         if len(names) != len(_ADE20K) or len(set(names)) != len(names):
-            raise FullconvError(
-                nmsg(
-                    "{path} names {count} class; expected 150 lines below the header, each with a "
-                    "different name in its last column.",
-                    "{path} names {count} classes; expected 150 lines below the header, each with "
-                    "a different name in its last column.",
-                    count=len(names),
-                    path=table,
-                ),
-                msg(
-                    "{command}   # Fullconv knows the names of SceneParsing",
-                    command=shell_command("rm", table),
-                ),
+            message = nmsg(
+                "{path} names {count} class; expected 150 lines below the header, each with a "
+                "different name in its last column.",
+                "{path} names {count} classes; expected 150 lines below the header, each with "
+                "a different name in its last column.",
+                len(names),
+                path=table,
             )
+            command = shell_command("rm", table)
+            hint = msg("{command}   # Fullconv knows the names of SceneParsing", command=command)
+            raise FullconvError(message, hint)
     values: dict[int | RGB, int] = {0: 255, **{k + 1: k for k in range(len(names))}}
     return Labels(names, values=values, strict_values=True)
 
@@ -117,12 +114,10 @@ def numbered_names(path: Path) -> dict[int, str]:
 
 
 def pascal_context(labels: Path, subset: Path | None) -> Labels:
-    """Return the class table of PASCAL-Context, whose masks have the values 1 to 459.
+    """Return the class table of PASCAL-Context, whose masks have the values 1 to 459 of labels.txt.
 
-    Args:
-        labels: labels.txt, the names of all values.
-        subset: 59_labels.txt, which selects 59 names. The rest is class 0, "background", which is
-            trained and evaluated like the others, as in the FCN code.
+    59_labels.txt (`subset`) selects 59 names. The rest is class 0, "background", which is trained
+    and evaluated like the others, as in the FCN code.
 
     Raises:
         FullconvError: a list has another form, or names an unknown class.
@@ -144,24 +139,16 @@ def pascal_context(labels: Path, subset: Path | None) -> Labels:
     for k, name in enumerate(selected, 1):
         value = by_name.get(name, by_name.get(_CONTEXT_SYNONYMS.get(name, "")))
         if value is None:
-            raise FullconvError(
-                msg(
-                    "{subset} selects {name!r}, which {labels} does not have.",
-                    subset=subset,
-                    name=name,
-                    labels=labels,
-                ),
-                msg("remove the line from {name}", name=subset.name),
-            )
+            parts = {"subset": subset, "name": name, "labels": labels}
+            message = msg("{subset} selects {name!r}, which {labels} does not have.", **parts)
+            raise FullconvError(message, msg("remove the line from {name}", name=subset.name))
         values[value] = k
     return Labels(("background", *selected), (), 255, values, strict_values=True)
 
 
 def numbered_from_one(names: list[str]) -> Labels:
-    """Return the class table in which values 1-K have these names.
-
-    Value 0 is ignored, as in SIFT Flow and NYUDv2, and -1, as in the geometric labels of SIFT Flow.
-    """
+    """Return the class table in which values 1-K have these names. Value 0 is ignored, as in SIFT
+    Flow and NYUDv2, and -1, as in the geometric labels of SIFT Flow."""
     ignore = 255 if len(names) <= 255 else 65535
     values: dict[int | RGB, int] = {-1: ignore, 0: ignore, **{k + 1: k for k in range(len(names))}}
     return Labels(tuple(names), (), ignore, values, strict_values=True)

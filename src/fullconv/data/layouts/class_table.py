@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from fullconv.core.errors import FullconvError
@@ -28,7 +29,13 @@ from fullconv.data.layouts.class_table_files import (
     read_yaml,
     table_from_pairs,
 )
-from fullconv.data.layouts.mask_value_kinds import is_black_and_white, is_blurred
+from fullconv.data.layouts.mask_value_kinds import (
+    has_gaps,
+    is_black_and_white,
+    is_blurred,
+    kinds_disagree,
+    white_kind,
+)
 from fullconv.data.layouts.settings_file import SETTINGS_NAME, Settings
 
 _TEXT_FILES = ("classes.txt", "class_names.txt", "labelmap.txt")
@@ -53,12 +60,9 @@ class UndeterminedLabels(Labels):
 
     No value has a meaning here, not even 255, so nothing can be trained before the user has read
     the report of `check`.
-
-    Args:
-        proposed: names for black and white, if the user confirms them.
     """
 
-    proposed: tuple[str, ...] = ("background", "object")
+    proposed: tuple[str, ...] = ("background", "object")  # black and white, if the user confirms
 
 
 UNDETERMINED = UndeterminedLabels(("class 0",), ignore_index=254)
@@ -69,6 +73,12 @@ class MaskValues(NamedTuple):
 
     counts: Counter[Any]  # value -> pixels
     lossy: bool  # whether any mask is in a lossy format
+    kinds: Mapping[str, int] = MappingProxyType({})  # see `white_kind` -> masks
+
+    @property
+    def disagree(self) -> bool:
+        """Whether 255 seems to be a class in some masks, and other masks have ids."""
+        return kinds_disagree(self.kinds)
 
 
 class LabelSource(NamedTuple):
@@ -102,6 +112,7 @@ def read_labels(
     values = cache(lambda: _count_mask_values(mask_paths))  # opens every mask: only if needed
     notes: list[str] = []
     source, base = "", None
+    named = True
     if "classes" not in settings:
         counted = values if layout_labels is None else None
         base, source = _from_text_files(root, counted, "map" in settings, notes)
@@ -115,8 +126,6 @@ def read_labels(
         named = base is not None and not isinstance(base, UndeterminedLabels)
         if base is None:
             base = infer_labels(values(), notes)
-    else:
-        named = True
     if settings:
         base = _with_settings(settings, base, root / SETTINGS_NAME)
     assert base is not None
@@ -127,20 +136,15 @@ def infer_labels(values: MaskValues, notes: list[str]) -> Labels:
     """Return "class 0" ... for the ids in the masks; `UNDETERMINED` if the values are no ids."""
     counts = values.counts
     colored = any(isinstance(value, tuple) for value in counts)
-    odd = colored or values.lossy or is_black_and_white(counts) or is_blurred(counts)
-    if odd or not counts:
+    white = is_black_and_white(counts) or is_blurred(counts) or values.disagree
+    if colored or values.lossy or white or has_gaps(counts) or not counts:
         notes.append(msg("no class table, and the mask values are no class ids: name the classes"))
         return UNDETERMINED
     ignore = 65535 if max(counts) > 255 else 255
     last = max((value for value in counts if value != ignore), default=0)
     if last >= _MAX_CLASSES or min(counts) < 0:
-        notes.append(
-            msg(
-                "no class table, and mask values from {first} to {last}",
-                first=min(counts),
-                last=max(counts),
-            )
-        )
+        limits = {"first": min(counts), "last": max(counts)}
+        notes.append(msg("no class table, and mask values from {first} to {last}", **limits))
         return UNDETERMINED
     notes.append(msg("class names made up: the mask values are 0 to {last}", last=last))
     if ignore in counts:
@@ -149,10 +153,7 @@ def infer_labels(values: MaskValues, notes: list[str]) -> Labels:
 
 
 def _from_text_files(
-    root: Path,
-    values: Callable[[], MaskValues] | None,
-    mapped: bool,
-    notes: list[str],
+    root: Path, values: Callable[[], MaskValues] | None, mapped: bool, notes: list[str]
 ) -> tuple[Labels | None, str]:
     """Return the class table of classes.txt or a similar file, and the source in words.
 
@@ -171,46 +172,40 @@ def _from_text_files(
             raise _in_file(path, error) from error
         if names and values is not None and (labels is None or len(names) <= 2):
             fitting = _fit_names(names, mapped, values())
-            if fitting is not None and len(names) > 1:
-                return fitting, msg("class names from {file}: a name on each line", file=path.name)
+            one_each = msg("class names from {file}: a name on each line", file=path.name)
+            rest = msg("class names from {file}: the rest is background", file=path.name)
             if fitting is not None:
-                return fitting, msg(
-                    "class names from {file}: the rest is background", file=path.name
-                )
+                return fitting, one_each if len(names) > 1 else rest
         if labels is not None:
             return labels, msg("class names from {file}", file=path.name)
         if names and values is not None:
             last = max((v for v in values().counts if isinstance(v, int)), default=msg("none"))
-            notes.append(
-                nmsg(
-                    "{file} is not used: its {count} name does not fit mask values up to {last}",
-                    "{file} is not used: its {count} names do not fit mask values up to {last}",
-                    count=len(names),
-                    file=path.name,
-                    last=last,
-                )
+            note = nmsg(
+                "{file} is not used: its {count} name does not fit mask values up to {last}",
+                "{file} is not used: its {count} names do not fit mask values up to {last}",
+                len(names),
+                file=path.name,
+                last=last,
             )
         else:
-            notes.append(
-                msg(
-                    "{file} is not a class table (a line is 'value name', 'r g b name' or 'name')",
-                    file=path.name,
-                )
+            note = msg(
+                "{file} is not a class table (a line is 'value name', 'r g b name' or 'name')",
+                file=path.name,
             )
+        notes.append(note)
     return None, ""
 
 
 def _fit_names(names: list[str], mapped: bool, values: MaskValues) -> Labels | None:
-    """Return the names for the ids in the masks, or for black and white; None if they do not fit.
-
-    A single name is the class that is not background.
-    """
+    """Return the names for the ids in the masks, or for black and white; None if none fit."""
     counts = values.counts
     if not counts or any(isinstance(value, tuple) for value in counts):
         return None
+    # A single name is the class that is not background.
     if len(names) == 1 and names[0].lower() != "background":
         names = ["background", *names]
-    if not mapped and (values.lossy or is_black_and_white(counts) or is_blurred(counts)):
+    white = is_black_and_white(counts) or is_blurred(counts) or values.disagree
+    if not mapped and (values.lossy or white):
         return replace(UNDETERMINED, proposed=tuple(names)) if len(names) == 2 else None
     fits = mapped or set(counts) <= {*range(len(names)), 255, 65535}
     return table_from_pairs(list(enumerate(names))) if fits else None
@@ -221,7 +216,7 @@ def _from_yaml(root: Path) -> tuple[Labels | None, str]:
     if table is None:
         return None, ""
     source = msg("class names from {file}", file=table.path.name)
-    names = tuple(table.all_names)
+    names = tuple(table.names.get(k, f"class {k}") for k in range(max(table.names) + 1))
     if not table.mapping:
         return table_from_pairs(list(enumerate(names))), source
     ignore = 255 if len(names) <= 255 else 65535
@@ -250,8 +245,19 @@ def _with_settings(settings: Settings, base: Labels | None, path: Path) -> Label
             values[color] = class_id
             if class_id != ignore:
                 colors[class_id] = color
+        colored = set(settings.get("colors", {}))
         for key, name in settings.get("map", {}).items():
-            values[_mask_value(key)] = _class_id(labels, name)
+            if not key.startswith("#") and not key.isdecimal():
+                raise FullconvError(
+                    msg("[map] has the key {key!r}; expected a whole number or a color.", key=key),
+                    msg("{number}, or {color}", number='255 = "road"', color='"#804080" = "road"'),
+                )
+            value = int(key) if key.isdecimal() else parse_color(key)
+            values[value] = class_id = _class_id(labels, name)
+            # The color of a class in the masks is its color everywhere, unless [colors] has one.
+            if isinstance(value, tuple) and class_id != ignore and name not in colored:
+                colors[class_id] = value
+                colored.add(name)
         strict = base is not None and base.strict_values
         labels = Labels(names, tuple(colors), ignore, values, strict_values=strict)
         masks.mask_dtype(labels)  # refuses an ignore index that no mask can hold
@@ -267,47 +273,34 @@ def _in_file(path: Path, error: FullconvError) -> FullconvError:
 def _class_id(labels: Labels, name: Any) -> int:
     if name != IGNORE and name not in labels.names:
         names = [*labels.names, IGNORE]
+        close = nearest(str(name), names, 0) or names[0]
         raise FullconvError(
             msg("no class {name!r}; expected one of {names}.", name=name, names=", ".join(names)),
-            msg(
-                'replace "{name}" by "{nearest}"',
-                name=name,
-                nearest=nearest(str(name), names, 0) or names[0],
-            ),
+            msg('replace "{name}" by "{nearest}"', name=name, nearest=close),
         )
     return labels.index(name)
 
 
-def _mask_value(key: str) -> int | RGB:
-    if key.startswith("#"):
-        return parse_color(key)
-    if not key.isdecimal():
-        raise FullconvError(
-            msg("[map] has the key {key!r}; expected a whole number or a color.", key=key),
-            msg("{number}, or {color}", number='255 = "road"', color='"#804080" = "road"'),
-        )
-    return int(key)
-
-
 def _count_mask_values(mask_paths: Iterable[Path]) -> MaskValues:
     counts: Counter[Any] = Counter()
+    kinds: Counter[str] = Counter()
     lossy = False
+
+    def count(path: Path) -> masks.MaskHistogram | None:
+        try:
+            content = path.read_bytes()
+            key = f"mask {_CACHE_VERSION} {masks.content_key(content, path)}"
+            histogram = masks.MaskHistogram.from_json(scan_cache.get(key))
+            if histogram is None:
+                histogram = masks.count_values(io.BytesIO(content), name=str(path))
+                scan_cache.put(key, histogram.to_json())
+            return histogram
+        except (FullconvError, OSError):
+            return None  # `check` reports files that cannot be read
+
     with ScanCache() as scan_cache, ThreadPoolExecutor() as pool:
-        for histogram in pool.map(lambda path: _histogram(path, scan_cache), mask_paths):
-            if histogram is not None:
-                counts.update(histogram.counts)
-                lossy = lossy or histogram.lossy
-    return MaskValues(counts, lossy)
-
-
-def _histogram(path: Path, scan_cache: ScanCache) -> masks.MaskHistogram | None:
-    try:
-        content = path.read_bytes()
-        key = f"mask {_CACHE_VERSION} {masks.content_key(content, path)}"
-        histogram = masks.MaskHistogram.from_json(scan_cache.get(key))
-        if histogram is None:
-            histogram = masks.count_values(io.BytesIO(content), name=str(path))
-            scan_cache.put(key, histogram.to_json())
-        return histogram
-    except (FullconvError, OSError):
-        return None  # `check` reports files that cannot be read
+        for histogram in filter(None, pool.map(count, mask_paths)):
+            counts.update(histogram.counts)
+            kinds[white_kind(histogram.counts)] += 1
+            lossy = lossy or histogram.lossy
+    return MaskValues(counts, lossy, kinds)

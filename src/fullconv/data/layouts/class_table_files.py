@@ -96,29 +96,16 @@ def _lines(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class YamlTable:
-    """The class names in a YAML file of Ultralytics.
-
-    Args:
-        path: the file.
-        names: class id -> name.
-        mapping: value in a mask file -> class id, or None if it is ignored.
-    """
+    """The class names in a YAML file of Ultralytics."""
 
     path: Path
-    names: dict[int, str]
-    mapping: dict[int, int | None]
-
-    @property
-    def all_names(self) -> list[str]:
-        """The names in the order of their ids; a missing one is "class 3"."""
-        return [self.names.get(key, f"class {key}") for key in range(max(self.names) + 1)]
+    names: dict[int, str]  # class id -> name
+    mapping: dict[int, int | None]  # value in a mask file -> class id, or None if it is ignored
 
 
 def read_yaml(root: Path) -> YamlTable | None:
-    """Return the names in data.yaml, dataset.yaml, or the first other YAML file with a key `names`.
-
-    Files that are not YAML, or belong to another program, are skipped.
-    """
+    """Return the names in data.yaml, dataset.yaml, or the first other YAML file with a key `names`;
+    None if there is none. Files that are not YAML, or belong to another program, are skipped."""
     import yaml
 
     paths = [path for path in root.iterdir() if path.suffix.lower() in (".yaml", ".yml")]
@@ -135,18 +122,15 @@ def read_yaml(root: Path) -> YamlTable | None:
             continue
         if all(_is_id(key) and isinstance(name, str) and name for key, name in names.items()):
             by_id = {int(key): name for key, name in names.items()}
-            return YamlTable(path, by_id, _mapping(table.get("label_mapping"), max(by_id)))
+            last, mapping = max(by_id), table.get("label_mapping")
+            pairs = mapping.items() if isinstance(mapping, dict) else ()
+            class_ids = {
+                int(value): int(class_id) if _is_id(class_id) and int(class_id) <= last else None
+                for value, class_id in pairs
+                if _is_id(value)
+            }
+            return YamlTable(path, by_id, class_ids)
     return None
-
-
-def _mapping(table: Any, last_id: int) -> dict[int, int | None]:
-    if not isinstance(table, dict):
-        return {}
-    return {
-        int(value): int(class_id) if _is_id(class_id) and int(class_id) <= last_id else None
-        for value, class_id in table.items()
-        if _is_id(value)
-    }
 
 
 def _is_id(text: Any) -> bool:

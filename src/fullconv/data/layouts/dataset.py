@@ -4,8 +4,7 @@ The layouts in `published` are tried first, then these three:
 
     voc      JPEGImages/ SegmentationClass/ ImageSets/Segmentation/{train,val}.txt
     camvid   train.txt, val.txt, test.txt with "image mask" lines; or train/ trainannot/ ...
-    folders  images/ masks/, both with train/ val/ inside, or train/images/ train/masks/, or lists
-             of names in train.txt, or no split at all
+    folders  images/ and masks/ with any folders inside or around them, see `folders`
 
 Nothing is written. Masks are opened only if the class table needs their values. `Dataset.notes`
 lists the decisions made for the user. A missing validation split is made from a hash of the file
@@ -15,6 +14,7 @@ names: it is the same in every run and on every machine, and changes little when
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +26,12 @@ from fullconv.core.labels import Labels
 from fullconv.core.text import nearest
 from fullconv.data.download.download import resolve_dataset
 from fullconv.data.io.extra_channels import ExtraInput
-from fullconv.data.layouts import published
+from fullconv.data.layouts import published, unrecognized
 from fullconv.data.layouts.class_table import read_labels
-from fullconv.data.layouts.generic import match_camvid, match_folders, match_voc
-from fullconv.data.layouts.pairing import LayoutMatch, Pair, folders_in
+from fullconv.data.layouts.file_names import Pair
+from fullconv.data.layouts.folders import match_folders
+from fullconv.data.layouts.generic import match_camvid, match_voc
+from fullconv.data.layouts.pairing import LayoutMatch, folders_in
 from fullconv.data.layouts.settings_file import SETTINGS_NAME, read_settings
 
 _Reader: TypeAlias = Callable[[Path], LayoutMatch | None]
@@ -47,33 +49,20 @@ _DEPTH = 2  # levels of subfolders that are searched for a dataset
 
 @dataclass(frozen=True)
 class Dataset:
-    """A dataset on disk.
+    """A dataset on disk."""
 
-    Args:
-        root: the recognized folder; it may be a subfolder of the one that was given.
-        layout: "folders", "voc", "camvid" ...
-        reason: what the layout was recognized by, in words.
-        splits: split ("train", "val", "test") -> pairs, sorted by name.
-        labels: the class table.
-        named: False if the class names are made up from ids ("class 3").
-        unpaired_images, unpaired_masks: files without a partner, and files that share their name
-            with another one.
-        notes: decisions that the user should know about.
-        heads: names and class tables of the additional heads; each pair has their `masks`.
-        inputs: the extra input channels; each pair has their `inputs`.
-    """
-
-    root: Path
-    layout: str
-    reason: str
-    splits: dict[str, tuple[Pair, ...]]
+    root: Path  # the recognized folder; it may be a subfolder of the one that was given
+    layout: str  # "folders", "voc", "camvid" ...
+    reason: str  # what the layout was recognized by, in words
+    splits: dict[str, tuple[Pair, ...]]  # "train", "val", "test" -> pairs, sorted by name
     labels: Labels
-    named: bool
+    named: bool  # False if the class names are made up from ids ("class 3")
+    # Files without a partner, and files that share their name with another one.
     unpaired_images: tuple[Path, ...] = ()
     unpaired_masks: tuple[Path, ...] = ()
-    notes: tuple[str, ...] = ()
-    heads: tuple[tuple[str, Labels], ...] = ()
-    inputs: tuple[ExtraInput, ...] = ()
+    notes: tuple[str, ...] = ()  # decisions that the user should know about
+    heads: tuple[tuple[str, Labels], ...] = ()  # additional heads; each pair has their `masks`
+    inputs: tuple[ExtraInput, ...] = ()  # extra channels; each pair has their `inputs`
 
     @property
     def tables(self) -> tuple[Labels, ...]:
@@ -94,24 +83,17 @@ class Dataset:
         return "val" if self.splits.get("val") else "train"
 
     def pairs_of(self, split: str) -> tuple[Pair, ...]:
-        """Return the pairs of a split.
-
-        Raises:
-            FullconvError: it has none.
-        """
-        pairs = self.splits.get(split)
-        if pairs:
+        """Return the pairs of a split; raise a `FullconvError` if it has none."""
+        if pairs := self.splits.get(split):
             return pairs
         splits = [name for name, its_pairs in self.splits.items() if its_pairs]
-        raise FullconvError(
-            msg(
-                "{root} has no images for the split {split!r}; it has {splits}.",
-                root=self.root,
-                split=split,
-                splits=", ".join(splits),
-            ),
-            f"--split {splits[-1]}",
+        message = msg(
+            "{root} has no images for the split {split!r}; it has {splits}.",
+            root=self.root,
+            split=split,
+            splits=", ".join(splits),
         )
+        raise FullconvError(message, f"--split {splits[-1]}")
 
 
 def load_dataset(root: str | Path, *, layout: str | None = None) -> Dataset:
@@ -130,28 +112,29 @@ def load_dataset(root: str | Path, *, layout: str | None = None) -> Dataset:
     if root.name == SETTINGS_NAME and root.is_file():
         root = root.parent
     if not root.is_dir():
-        from fullconv.data.layouts.unrecognized import no_folder
-
-        raise no_folder(root)
+        raise unrecognized.no_folder(root)
     settings = read_settings(root)
     demanded = layout or settings.get("layout")
     settings_path = root / SETTINGS_NAME if demanded and not layout else None
     if demanded is not None and demanded not in _READERS:
-        raise _unknown_layout(demanded, settings_path)
+        close, names = nearest(demanded, LAYOUTS, 0), ", ".join(LAYOUTS)
+        values = {"path": settings_path, "layout": demanded, "names": names}
+        if settings_path is None:
+            message = msg("no layout {layout!r}; expected one of {names}.", **values)
+            raise FullconvError(message, f"--layout {close}")
+        message = msg("{path}: no layout {layout!r}; expected one of {names}.", **values)
+        raise FullconvError(message, f'layout = "{close}"')
 
     # Find the pairs; make a validation split if there is none.
     folder, name, match = _recognize(root, demanded, settings_path)
     if not any(match.splits.values()):
-        from fullconv.data.layouts.unrecognized import no_pairs
-
-        raise no_pairs(folder, name, match)
+        raise unrecognized.no_pairs(folder, name, match)
     if "val" not in match.splits and len(match.splits.get("train", [])) > 1:
         _make_val(match)
-    splits: dict[str, tuple[Pair, ...]] = {
-        split: tuple(sorted(match.splits[split], key=lambda pair: pair.name))
-        for split in ("train", "val", "test")
-        if split in match.splits
-    }
+    splits: dict[str, tuple[Pair, ...]] = {}
+    for split in ("train", "val", "test"):
+        if split in match.splits:
+            splits[split] = tuple(sorted(match.splits[split], key=lambda pair: pair.name))
 
     # Read the class table.
     mask_paths = [pair.mask for pairs in splits.values() for pair in pairs]
@@ -160,17 +143,9 @@ def load_dataset(root: str | Path, *, layout: str | None = None) -> Dataset:
     notes = [*match.notes, *table.notes]
     if folder != root:
         notes.insert(0, msg("found in the subfolder {folder}", folder=folder.relative_to(root)))
-    return Dataset(
-        folder,
-        name,
-        join([match.reason, table.source], "; ") if table.source else match.reason,
-        splits,
-        table.labels,
-        table.named,
-        tuple(sorted(match.images)),
-        tuple(sorted(match.masks)),
-        tuple(notes),
-    )
+    reason = join([match.reason, table.source], "; ") if table.source else match.reason
+    unpaired = tuple(sorted(match.images)), tuple(sorted(match.masks))
+    return Dataset(folder, name, reason, splits, table.labels, table.named, *unpaired, tuple(notes))
 
 
 def match_layout(
@@ -194,47 +169,26 @@ def _recognize(
         if len(hits) == 1:
             return hits[0]
         if hits:
-            from fullconv.data.layouts.unrecognized import several_datasets
-
-            raise several_datasets(root, [folder for folder, _, _ in hits])
+            raise unrecognized.several_datasets(root, [folder for folder, _, _ in hits])
         level = [child for folder in level for child in folders_in(folder)]
-    from fullconv.data.layouts.unrecognized import unrecognized, wrong_layout
-
     if layout:
-        raise wrong_layout(root, layout, settings_path)
-    raise unrecognized(root, match_layout)
-
-
-def _unknown_layout(layout: str, settings_path: Path | None) -> FullconvError:
-    close, names = nearest(layout, LAYOUTS, 0), ", ".join(LAYOUTS)
-    if settings_path is None:
-        text = msg("no layout {layout!r}; expected one of {names}.", layout=layout, names=names)
-        return FullconvError(text, f"--layout {close}")
-    return FullconvError(
-        msg(
-            "{path}: no layout {layout!r}; expected one of {names}.",
-            path=settings_path,
-            layout=layout,
-            names=names,
-        ),
-        f'layout = "{close}"',
-    )
+        raise unrecognized.wrong_layout(root, layout, settings_path)
+    raise unrecognized.unrecognized(root, match_layout)
 
 
 def _make_val(match: LayoutMatch) -> None:
     """Move a share of train to val, selected by a hash of the names."""
     train = match.splits["train"]
-    order = sorted(train, key=lambda pair: hashlib.sha256(pair.name.encode()).digest())
+    order = sorted(train, key=lambda pair: hashlib.sha256(os.fsencode(pair.name)).digest())
     count = max(1, round(_VAL_SHARE * len(train)))
     match.splits["val"], match.splits["train"] = order[:count], order[count:]
-    match.notes.append(
-        nmsg(
-            "no val split: {count} of {total} train images ({share:.0%}) is used for it, selected "
-            "by a hash of the file names",
-            "no val split: {count} of {total} train images ({share:.0%}) are used for it, selected "
-            "by a hash of the file names",
-            count=count,
-            total=len(train),
-            share=count / len(train),
-        )
+    note = nmsg(
+        "no val split: {count} of {total} train images ({share:.0%}) is used for it, selected by "
+        "a hash of the file names",
+        "no val split: {count} of {total} train images ({share:.0%}) are used for it, selected by "
+        "a hash of the file names",
+        count,
+        total=len(train),
+        share=count / len(train),
     )
+    match.notes.append(note)

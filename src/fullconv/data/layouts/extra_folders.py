@@ -36,7 +36,8 @@ from fullconv.data.io.matlab import read_mat_class_names
 from fullconv.data.layouts.class_catalogue import numbered_from_one
 from fullconv.data.layouts.class_table import read_labels
 from fullconv.data.layouts.dataset import Dataset
-from fullconv.data.layouts.pairing import MASK_ENDINGS, Pair, folders_in
+from fullconv.data.layouts.file_names import MASK_ENDINGS, Pair
+from fullconv.data.layouts.pairing import folders_in
 from fullconv.data.layouts.settings_file import read_settings
 
 _MASK_SUFFIXES = IMAGE_SUFFIXES | frozenset(ARRAY_SUFFIXES)
@@ -53,11 +54,8 @@ def without_extras(dataset: Dataset) -> Dataset:
 
 
 def head_dataset(dataset: Dataset, folder: str) -> Dataset:
-    """Return the same images with the masks in another folder, and the class table in it.
-
-    Raises:
-        FullconvError: there is no such folder, or an image without a mask.
-    """
+    """Return the same images with the masks in another folder, and the class table in it; raise a
+    `FullconvError` if there is no such folder, or an image has no mask."""
     root = _resolve(dataset, folder)
     files = _files_of_pairs(dataset, root, _MASK_SUFFIXES)
     splits = {
@@ -76,9 +74,7 @@ def head_dataset(dataset: Dataset, folder: str) -> Dataset:
 def with_extra_inputs(dataset: Dataset, folders: Sequence[str]) -> Dataset:
     """Return a dataset whose pairs have files with extra channels; the first file tells how many.
 
-    Args:
-        dataset: the dataset.
-        folders: the folders of these files, in the dataset's folder or as paths.
+    `folders` are in the dataset's folder, or paths.
 
     Raises:
         FullconvError: there is no such folder, or an image without a file.
@@ -91,9 +87,7 @@ def with_extra_inputs(dataset: Dataset, folders: Sequence[str]) -> Dataset:
                 msg("two inputs are called {name}.", name=name), f"--extra-inputs {name}"
             )
         splits = {
-            split: tuple(
-                replace(pair, inputs=(*pair.inputs, files[split, pair.name])) for pair in pairs
-            )
+            split: tuple(replace(p, inputs=(*p.inputs, files[split, p.name])) for p in pairs)
             for split, pairs in dataset.splits.items()
         }
         extra = ExtraInput(name, read_channels(next(iter(files.values()))).shape[2])
@@ -104,15 +98,23 @@ def with_extra_inputs(dataset: Dataset, folders: Sequence[str]) -> Dataset:
 def with_channel_statistics(dataset: Dataset) -> Dataset:
     """Return a dataset whose extra inputs have mean and standard deviation over the training split.
 
-    Every file of the extra inputs is read.
-
     Raises:
-        FullconvError: a file cannot be read, has another size than its image or another number of
-            channels; or a channel is constant.
+        FullconvError: a file of any split cannot be read, has another size than its image or
+            another number of channels; or a channel is constant.
     """
+
+    def channel_sums(job: tuple[str, Pair]) -> list[tuple[int, np.ndarray, np.ndarray]]:
+        """Return pixels, sum and sum of squares of each extra input of a pair."""
+        size, rows = image_size(job[1].image), []
+        for path, extra in zip(job[1].inputs, dataset.inputs, strict=True):
+            channels = read_extra_channels(path, extra, size)
+            flat = channels.reshape(-1, extra.channels).astype(np.float64)
+            rows.append((len(flat), flat.sum(0), (flat**2).sum(0)))
+        return rows
+
     jobs = [(split, pair) for split, pairs in dataset.splits.items() for pair in pairs]
     with ThreadPoolExecutor() as pool:
-        sums = list(pool.map(lambda job: _channel_sums(job[1], dataset.inputs), jobs))
+        sums = list(pool.map(channel_sums, jobs))
     inputs = []
     for k, extra in enumerate(dataset.inputs):
         train = [row[k] for (split, _), row in zip(jobs, sums, strict=True) if split == "train"]
@@ -122,49 +124,28 @@ def with_channel_statistics(dataset: Dataset) -> Dataset:
         std = np.sqrt(np.maximum(0, mean_square - mean**2))
         if not std.all():
             others = ",".join(other.name for other in dataset.inputs if other != extra)
-            raise FullconvError(
-                msg(
-                    "the input {name} has the same value, {value:g}, at every pixel of every "
-                    "training file; nothing can be learned from it.",
-                    name=extra.name,
-                    value=mean[std == 0][0],
-                ),
-                f"--extra-inputs {others or 'ANOTHER'}",
+            message = msg(
+                "the input {name} has the same value, {value:g}, at every pixel of every training "
+                "file; nothing can be learned from it.",
+                name=extra.name,
+                value=mean[std == 0][0],
             )
+            raise FullconvError(message, f"--extra-inputs {others or 'ANOTHER'}")
         inputs.append(replace(extra, mean=tuple(map(float, mean)), std=tuple(map(float, std))))
     return replace(dataset, inputs=tuple(inputs))
 
 
 def extra_files(images: Iterable[Path], folder: Path, name: str) -> list[Path]:
-    """Return the file of each image in the folder of an extra input.
-
-    Raises:
-        FullconvError: there is no such folder, or an image without a file.
-    """
+    """Return the file of each image in the folder of an extra input; raise a `FullconvError` if
+    there is no such folder, or an image has no file."""
     if not folder.is_dir():
-        raise FullconvError(
-            msg(
-                "no folder {folder}; the model needs its input {name} for each image.",
-                folder=folder,
-                name=name,
-            ),
-            "--extra-inputs FOLDER",
+        values = {"folder": folder, "name": name}
+        message = msg(
+            "no folder {folder}; the model needs its input {name} for each image.", **values
         )
+        raise FullconvError(message, "--extra-inputs FOLDER")
     keys = {("", str(k)): [image] for k, image in enumerate(images)}
     return list(_match_files(keys, folder, CHANNEL_SUFFIXES).values())
-
-
-def _channel_sums(
-    pair: Pair, inputs: Sequence[ExtraInput]
-) -> list[tuple[int, np.ndarray, np.ndarray]]:
-    """Return pixels, sum and sum of squares of each extra input of a pair."""
-    size = image_size(pair.image)
-    rows = []
-    for path, extra in zip(pair.inputs, inputs, strict=True):
-        channels = read_extra_channels(path, extra, size)
-        flat = channels.reshape(-1, extra.channels).astype(np.float64)
-        rows.append((len(flat), flat.sum(0), (flat**2).sum(0)))
-    return rows
 
 
 def _resolve(dataset: Dataset, folder: str) -> Path:
@@ -172,15 +153,10 @@ def _resolve(dataset: Dataset, folder: str) -> Path:
     path = inside if inside.is_dir() else Path(folder)
     if not path.is_dir():
         folders = [path.name for path in folders_in(dataset.root)]
-        raise FullconvError(
-            msg(
-                "no folder {folder} in {root}; it has {folders}.",
-                folder=folder,
-                root=dataset.root,
-                folders=truncated_list(folders) if folders else msg("no folder"),
-            ),
-            shell_command("ls", dataset.root),
-        )
+        listed = truncated_list(folders) if folders else msg("no folder")
+        values = {"folder": folder, "root": dataset.root, "folders": listed}
+        message = msg("no folder {folder} in {root}; it has {folders}.", **values)
+        raise FullconvError(message, shell_command("ls", dataset.root))
     return path
 
 
@@ -224,17 +200,15 @@ def _match_files(
         else:
             problems.append(msg("{image} has {count}", image=own[0], count=len(paths)))
     if problems:
-        raise FullconvError(
-            nmsg(
-                "{folder} does not have one file for the {count} image: {problems}; expected a "
-                "file of the same name, with one of the suffixes {suffixes}.",
-                "{folder} does not have one file for each of the {count} images: {problems}; "
-                "expected a file of the same name, with one of the suffixes {suffixes}.",
-                count=len(keys),
-                folder=folder,
-                problems=truncated_list(problems),
-                suffixes=" ".join(sorted(suffixes)),
-            ),
-            shell_command("ls", folder),
+        message = nmsg(
+            "{folder} does not have one file for the {count} image: {problems}; expected a "
+            "file of the same name, with one of the suffixes {suffixes}.",
+            "{folder} does not have one file for each of the {count} images: {problems}; "
+            "expected a file of the same name, with one of the suffixes {suffixes}.",
+            len(keys),
+            folder=folder,
+            problems=truncated_list(problems),
+            suffixes=" ".join(sorted(suffixes)),
         )
+        raise FullconvError(message, shell_command("ls", folder))
     return files

@@ -1,15 +1,12 @@
-"""The layouts of PASCAL VOC and CamVid, and of plain images/ and masks/ folders."""
+"""The layouts of PASCAL VOC and CamVid, for any dataset that follows them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import join, msg
 from fullconv.data.layouts.class_table import CAMVID, VOC
 from fullconv.data.layouts.pairing import (
-    IMAGE_FOLDERS,
-    MASK_FOLDERS,
     SPLITS,
     LayoutMatch,
     find_folder,
@@ -17,16 +14,13 @@ from fullconv.data.layouts.pairing import (
     images_in,
     listed_pairs,
     masks_in,
-    pair_by_name,
     split_lists,
 )
-from fullconv.data.layouts.settings_file import SETTINGS_NAME, Settings, read_settings
 
 _VOC_MASKS = ("SegmentationClass", "SegmentationClassPNG", "SegmentationClassAug")
 _VOC_LISTS = ("trainval", "trainaug", "default")
-_CAMVID_MASKS = (
-    *("annot", "_annot", "_labels", "_label", "_masks", "_mask", "_gt", "_annotations"),
-)
+_CAMVID_IMAGES = ("", "_img", "_images")
+_CAMVID_MASKS = ("annot", "_annot", "_labels", "_label", "_masks", "_mask", "_gt", "_annotations")
 
 
 def match_voc(root: Path) -> LayoutMatch | None:
@@ -48,11 +42,8 @@ def match_voc(root: Path) -> LayoutMatch | None:
     if not lists:
         match.add("train", images_in(images), masks_in(masks))
         return match
-    match.reason = msg(
-        "{folders} and {lists} in ImageSets/Segmentation",
-        folders=match.reason,
-        lists=", ".join(path.name for path in lists.values()),
-    )
+    names = {"folders": match.reason, "lists": ", ".join(path.name for path in lists.values())}
+    match.reason = msg("{folders} and {lists} in ImageSets/Segmentation", **names)
     match.add_lists(lists, images_in(images), masks_in(masks))
     return match
 
@@ -62,8 +53,9 @@ def match_camvid(root: Path) -> LayoutMatch | None:
     lists = split_lists(root)
     rows = {split: listed_pairs(path) for split, path in lists.items()}
     if rows and all(rows.values()):
+        splits = ", ".join(rows)
         match = LayoutMatch(
-            msg("lists with an image and a mask on each line: {splits}", splits=", ".join(rows))
+            msg("lists with an image and a mask on each line: {splits}", splits=splits)
         )
         for split, path in lists.items():
             match.add_rows(split, path, rows[split])
@@ -72,8 +64,10 @@ def match_camvid(root: Path) -> LayoutMatch | None:
         by_name = {folder.name.lower(): folder for folder in folders_in(root)}
         reasons = []
         for name, split in SPLITS.items():
-            images = _first(by_name, name, ("", "_img", "_images"))
-            masks = _first(by_name, name, _CAMVID_MASKS)
+            images, masks = (
+                next((by_name[name + end] for end in endings if name + end in by_name), None)
+                for endings in (_CAMVID_IMAGES, _CAMVID_MASKS)
+            )
             if images and masks and images_in(images) and masks_in(masks):
                 match.add(split, images_in(images), masks_in(masks))
                 reasons.append(_both(images, masks))
@@ -86,77 +80,5 @@ def match_camvid(root: Path) -> LayoutMatch | None:
     return match
 
 
-def match_folders(root: Path) -> LayoutMatch | None:
-    """Match a folder of images and one of masks, with or without splits inside them."""
-    # Which folders? dataset.toml may name them; else by their names.
-    settings = read_settings(root)
-    images = _configured(root, settings, "images") or find_folder(root, IMAGE_FOLDERS)
-    others = tuple(name for name in MASK_FOLDERS if images != root / name)
-    masks = _configured(root, settings, "masks") or find_folder(root, others, masks=True)
-    if images is None and masks is not None and pair_by_name(images_in(root), masks_in(masks))[0]:
-        images = root  # images, and the folder of their masks among them
-    match = LayoutMatch("")
-
-    # A folder for each split, with both folders inside?
-    if images is None or masks is None:
-        for folder in folders_in(root):
-            inner_images = find_folder(folder, IMAGE_FOLDERS)
-            inner_masks = find_folder(folder, MASK_FOLDERS, masks=True)
-            if folder.name.lower() in SPLITS and inner_images and inner_masks:
-                match.add(
-                    SPLITS[folder.name.lower()], images_in(inner_images), masks_in(inner_masks)
-                )
-                match.reason = msg(
-                    "{images} and {masks} in a folder per split",
-                    images=inner_images.name,
-                    masks=inner_masks.name,
-                )
-        return match if match.splits else None
-
-    # Both folders have folders of splits inside?
-    beside = msg("images beside {masks}", masks=masks.name)
-    match.reason = beside if images == root else _both(images, masks)
-    splits = {s.name.lower(): s for s in folders_in(images) if s.name.lower() in SPLITS}
-    mask_splits = {s.name.lower(): s for s in folders_in(masks)}
-    for name in sorted(splits):
-        twin = mask_splits.get(name)
-        match.add(SPLITS[name], images_in(splits[name]), masks_in(twin) if twin else [])
-    if match.splits:
-        match.reason = msg("{folders} with a folder per split", folders=match.reason)
-        return match
-
-    # Otherwise lists of names, or no split at all.
-    lists = split_lists(root) or split_lists(root / "splits") or split_lists(images.parent)
-    if lists:
-        names = ", ".join(path.name for path in lists.values())
-        match.reason = msg("{folders} with {lists}", folders=match.reason, lists=names)
-        match.add_lists(lists, images_in(images), masks_in(masks))
-    else:
-        match.add("train", images_in(images), masks_in(masks))
-    return match
-
-
 def _both(images: Path, masks: Path) -> str:
     return msg("{images} and {masks}", images=images.name, masks=masks.name)
-
-
-def _first(by_name: dict[str, Path], name: str, endings: tuple[str, ...]) -> Path | None:
-    return next((by_name[name + end] for end in endings if name + end in by_name), None)
-
-
-def _configured(root: Path, settings: Settings, key: str) -> Path | None:
-    """Return the folder that dataset.toml names under a key."""
-    if key not in settings:
-        return None
-    folder = root / settings[key]
-    if not folder.is_dir():
-        raise FullconvError(
-            msg(
-                "{path}: {key} names the folder {folder}, which does not exist.",
-                path=root / SETTINGS_NAME,
-                key=key,
-                folder=folder,
-            ),
-            f'{key} = "{key}"',
-        )
-    return folder

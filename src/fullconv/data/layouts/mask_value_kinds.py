@@ -11,6 +11,8 @@ import numpy as np
 from fullconv.core.labels import RGB, voc_color
 
 _MAX_NOMINAL = 64
+_NEARLY_WHITE = range(240, 255)
+_SMALL_IDS = 32  # ids up to this may have any gaps
 _MIN_SHARE = 0.0003  # share of the pixels that a nominal color has at least
 _ROUNDING = 8  # distance of a blended color from the line between its two colors
 
@@ -21,14 +23,62 @@ def is_black_and_white(values: Iterable[Any]) -> bool:
     return 255 in distinct and distinct <= {0, 255}
 
 
-def is_blurred(counts: Mapping[Any, int]) -> bool:
-    """Return True if the values look like a black and white mask with blurred borders.
+def white_kind(values: Iterable[Any]) -> str:
+    """Return how a mask uses 255: "white" (with 0 alone), "both" (with ids), "ids" (not at all, but
+    ids above 0), or "" for anything else."""
+    distinct = set(values)
+    if any(isinstance(value, tuple) for value in distinct):
+        return ""
+    if is_black_and_white(distinct):
+        return "white"
+    if 255 in distinct:
+        return "both"
+    return "ids" if distinct - {0} else ""
 
-    0 and 255 cover most pixels, and the rest is spread over the grays between them. (Class ids
-    beside an ignored 255 are small numbers.)
+
+def kinds_disagree(kinds: Mapping[str, int]) -> bool:
+    """Return whether 255 can be both a class and the ignored value: some masks have 0 and 255
+    alone, others have ids, and none has both.
+
+    `kinds` has the number of masks of each `white_kind`. A few white masks (less than a tenth) are
+    images that show nothing but ignored pixels.
     """
+    white = kinds.get("white", 0)
+    none_both = not kinds.get("both", 0) and kinds.get("ids", 0)
+    return bool(none_both and 10 * white >= sum(kinds.values()))
+
+
+def is_nearly_black_and_white(values: Iterable[Any]) -> bool:
+    """Return True if the values are 0, 255 and some just below 255: strays, or blurred borders."""
+    distinct = set(values)
+    return 255 in distinct and all(value in (0, *_NEARLY_WHITE, 255) for value in distinct)
+
+
+def proposed_gray_names(values: Iterable[int]) -> dict[Any, str]:
+    """Return a class name for each gray level: "class 0", "class 1" ...; of nearly black and white
+    masks "background" and "object"."""
+    levels = sorted(values)
+    if is_nearly_black_and_white(levels):
+        return {level: "object" if level else "background" for level in levels}
+    return {level: f"class {k}" for k, level in enumerate(levels)}
+
+
+def has_gaps(values: Iterable[Any]) -> bool:
+    """Return True if the values are a few numbers far apart, such as the grays 0, 128 and 255: they
+    are no class ids, which are 0, 1, 2 ..."""
+    distinct = set(values)
+    if any(isinstance(value, tuple) for value in distinct):
+        return False
+    last = max((value for value in distinct if value not in (255, 65535)), default=0)
+    return last > _SMALL_IDS and last > 4 * len(distinct)
+
+
+def is_blurred(counts: Mapping[Any, int]) -> bool:
+    """Return True if the values look like a black and white mask with blurred borders: 0 and 255
+    cover most pixels, and the rest is spread over the grays between them."""
     if any(isinstance(value, tuple) for value in counts) or not {0, 255} <= set(counts):
         return False
+    # Class ids beside an ignored 255 are small numbers.
     between = [value for value in counts if 0 < value < 255]
     spread = len(between) >= 8 and max(between) > 200 and min(between) < 55
     return spread and counts[0] + counts[255] >= 0.8 * sum(counts.values())

@@ -17,80 +17,88 @@ from fullconv.core.labels import Labels
 from fullconv.core.text import truncated_list
 from fullconv.data.io.images import IMAGE_SUFFIXES
 from fullconv.data.io.masks import ARRAY_SUFFIXES
+from fullconv.data.layouts.file_names import Pair, bare_stem, pair_by_name
 
-SPLITS = {  # name of a folder or a list -> split
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "test": "test",
-    "testing": "test",
-}
-MASK_ENDINGS = (
-    *("_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_annotation", "-mask", "_L"),
+# Name of a folder or a list -> split.
+SPLITS = dict.fromkeys(("train", "training"), "train")
+SPLITS |= dict.fromkeys(("val", "valid", "validation"), "val")
+SPLITS |= dict.fromkeys(("test", "testing"), "test")
+IMAGE_FOLDERS = (
+    *("images", "imgs", "image", "img", "pictures", "photos"),
+    *("img_dir", "imagestr"),  # MMSegmentation, nnU-Net
 )
-IMAGE_FOLDERS = ("images", "imgs", "image", "img", "pictures", "photos")
-MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "annotation", "annots", "gt")
-IMAGE_ENDINGS = ("_image", "_img", "_sat", "_photo", "_rgb")  # a_sat.jpg and a_mask.png
+MASK_FOLDERS = (
+    *("masks", "mask", "labels", "label", "annotations", "annotation", "annots", "gt"),
+    *("ann_dir", "labelstr"),
+)
 _LISTED = 5  # missing names that an error message lists
-
-
-@dataclass(frozen=True)
-class Pair:
-    """An image and its mask.
-
-    Args:
-        name: file name of the image without suffix; unique in its split.
-        image, mask: the files.
-        masks: masks of additional heads, see `fullconv.data.layouts.extra_folders`.
-        inputs: files with extra channels (depth, infrared ...).
-    """
-
-    name: str
-    image: Path
-    mask: Path
-    masks: tuple[Path, ...] = ()
-    inputs: tuple[Path, ...] = ()
 
 
 @dataclass
 class LayoutMatch:
-    """The pairs that the reader of a layout found in a folder.
+    """The pairs that the reader of a layout found in a folder."""
 
-    Args:
-        reason: what the layout was recognized by, in words.
-        splits: split -> pairs.
-        images, masks: files without a partner.
-        notes: decisions that the user should know about.
-        labels: the class table of a published dataset.
-    """
-
-    reason: str
+    reason: str  # what the layout was recognized by, in words
     splits: dict[str, list[Pair]] = field(default_factory=dict)
-    images: list[Path] = field(default_factory=list)
-    masks: list[Path] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    labels: Labels | None = None
+    images: list[Path] = field(default_factory=list)  # without a mask
+    masks: list[Path] = field(default_factory=list)  # without an image
+    notes: list[str] = field(default_factory=list)  # decisions that the user should know about
+    labels: Labels | None = None  # of a published dataset
 
     def add(self, split: str, images: Iterable[Path], masks: Iterable[Path]) -> None:
         """Add files to a split, paired by name."""
-        pairs, images_alone, masks_alone = pair_by_name(images, masks)
-        self.splits[split] = [*self.splits.get(split, []), *pairs]
-        self.images += images_alone
-        self.masks += masks_alone
+        named = pair_by_name(images, masks)
+        self.splits[split] = [*self.splits.get(split, []), *named.pairs]
+        self.images += named.images
+        self.masks += named.masks
+        if named.note and named.note not in self.notes:
+            self.notes.append(named.note)
 
     def add_lists(self, lists: dict[str, Path], images: list[Path], masks: list[Path]) -> None:
-        """Add the splits that lists of names define; note how many images are on no list.
+        """Pair files by name, and add the splits that lists of names define.
 
         Raises:
-            FullconvError: a list names a file that is neither an image nor a mask.
+            FullconvError: see `add_listed`.
         """
-        names = {file.stem for file in (*images, *masks)}
-        names |= {mask.stem.removesuffix(ending) for mask in masks for ending in MASK_ENDINGS}
+        named = pair_by_name(images, masks)
+        if named.note:
+            self.notes.append(named.note)
+        self.add_listed(lists, named.pairs, named.images, named.masks)
+
+    def add_listed(
+        self, lists: dict[str, Path], pairs: list[Pair], images: list[Path], masks: list[Path]
+    ) -> None:
+        """Add the splits that lists of names define; note how many images are on no list.
+
+        A name with folders before it (north/a) selects the file in these folders.
+
+        Args:
+            lists: split -> file.
+            pairs: the pairs of all splits.
+            images, masks: files without a partner.
+
+        Raises:
+            FullconvError: a list names a file that is neither an image nor a mask, or a name that
+                several images have.
+        """
+        entries: dict[str, list[Pair | Path]] = {}
+        everything: list[Pair | Path] = [*pairs, *images, *masks]
+        for entry in everything:
+            files = [entry] if isinstance(entry, Path) else [entry.image, entry.mask]
+            stems = {path.stem for path in files} | {bare_stem(path.stem) for path in files}
+            for stem in stems:
+                entries.setdefault(stem, []).append(entry)
         for split, path in lists.items():
-            stems = listed_stems(path)
-            if missing := sorted(stems - names):
+            selected: dict[Pair | Path, None] = {}
+            missing = []
+            for name in listed_names(path):
+                matches = _named(entries.get(PurePosixPath(name).name, []), name)
+                if not matches:
+                    missing.append(name)
+                elif len(matches) > 1 and isinstance(matches[0], Pair):
+                    raise _several_named(path, name, matches)
+                selected.update(dict.fromkeys(matches))
+            if missing:
                 raise FullconvError(
                     nmsg(
                         "{path} lists {count} name that belongs to neither an image nor a mask: "
@@ -99,48 +107,39 @@ class LayoutMatch:
                         "{names}.",
                         count=len(missing),
                         path=path,
-                        names=truncated_list(missing, _LISTED),
+                        names=truncated_list(sorted(missing), _LISTED),
                     ),
                     msg("remove them from {name}, or copy the missing files", name=path.name),
                 )
-            mask_stems = stems | {stem + ending for stem in stems for ending in MASK_ENDINGS}
-            self.add(
-                split,
-                [image for image in images if image.stem in stems],
-                [mask for mask in masks if mask.stem in mask_stems],
+            self.splits[split] = [entry for entry in selected if isinstance(entry, Pair)]
+            self.images += [path for path in images if path in selected]
+            self.masks += [path for path in masks if path in selected]
+        used = {pair for its_pairs in self.splits.values() for pair in its_pairs}
+        if unlisted := len(pairs) + len(images) - len(used) - len(set(self.images)):
+            note = nmsg(
+                "left out {count} image that is on no list",
+                "left out {count} images that are on no list",
+                unlisted,
             )
-        used = {pair.image for pairs in self.splits.values() for pair in pairs}
-        if unlisted := len(images) - len(used | set(self.images)):
-            self.notes.append(
-                nmsg(
-                    "left out {count} image that is on no list",
-                    "left out {count} images that are on no list",
-                    count=unlisted,
-                )
-            )
+            self.notes.append(note)
 
     def add_rows(self, split: str, path: Path, rows: list[tuple[str, str]]) -> None:
-        """Add a split from the "image mask" lines of a list.
-
-        Raises:
-            FullconvError: neither file of a line exists.
-        """
+        """Add a split from the "image mask" lines of a list; raise a `FullconvError` if neither
+        file of a line exists."""
         pairs: dict[str, Pair] = {}
         for number, row in enumerate(rows, 1):
             image, mask = (resolve(path.parent, text) for text in row)
             if image is None and mask is None:
-                raise FullconvError(
-                    msg(
-                        "{path}, entry {number}: neither {image} nor {mask} exists, neither as "
-                        "written nor below {folder}.",
-                        path=path,
-                        number=number,
-                        image=row[0],
-                        mask=row[1],
-                        folder=path.parent,
-                    ),
-                    msg("remove the line from {name}, or copy the files", name=path.name),
+                values = {"image": row[0], "mask": row[1], "folder": path.parent}
+                message = msg(
+                    "{path}, entry {number}: neither {image} nor {mask} exists, neither as written "
+                    "nor below {folder}.",
+                    path=path,
+                    number=number,
+                    **values,
                 )
+                hint = msg("remove the line from {name}, or copy the files", name=path.name)
+                raise FullconvError(message, hint)
             if image is None or mask is None:
                 self.images += [image] if image else []
                 self.masks += [mask] if mask else []
@@ -152,39 +151,9 @@ class LayoutMatch:
         self.splits[split] = list(pairs.values())
 
 
-def pair_by_name(
-    images: Iterable[Path], masks: Iterable[Path]
-) -> tuple[list[Pair], list[Path], list[Path]]:
-    """Return the pairs of files with the same stem, and the images and masks that remain.
-
-    A mask may also have one of `MASK_ENDINGS`, an image one of `IMAGE_ENDINGS`.
-    """
-    masks = list(masks)
-    by_stem: dict[str, Path] = {}
-    for mask in masks:
-        by_stem.setdefault(mask.stem, mask)
-    pairs: dict[str, Pair] = {}
-    alone = []
-    for image in images:
-        bare = [image.stem]
-        for ending in IMAGE_ENDINGS:
-            if image.stem.endswith(ending) and image.stem != ending:
-                bare.append(image.stem.removesuffix(ending))
-        stems = [stem + ending for stem in bare for ending in ("", *MASK_ENDINGS)]
-        stem = next((stem for stem in stems if stem in by_stem), None)
-        if stem is None or image.stem in pairs:
-            alone.append(image)
-        else:
-            pairs[image.stem] = Pair(image.stem, image, by_stem[stem])
-    used = {pair.mask for pair in pairs.values()}
-    return list(pairs.values()), alone, [mask for mask in masks if mask not in used]
-
-
 def resolve(root: Path, text: str) -> Path | None:
-    """Return the file that a list names, or None.
-
-    The path is looked up below the list's folder, then without its first parts
-    (/SegNet/CamVid/train/a.png -> train/a.png), also with the suffix .jpg or .png.
+    """Return the file that a list names, or None: below the list's folder, also without the first
+    parts of its path (/SegNet/CamVid/train/a.png -> train/a.png), or with the suffix .jpg or .png.
     """
     parts = PurePosixPath(text.replace("\\", "/")).parts
     for start in range(len(parts)):
@@ -213,18 +182,53 @@ def listed_pairs(path: Path) -> list[tuple[str, str]]:
     return [(row[0], row[1]) for row in rows] if good else []
 
 
-def listed_stems(path: Path) -> set[str]:
-    """Return the stems in a list of stems, file names or paths.
+def listed_names(path: Path) -> list[str]:
+    """Return the names in a list of names, file names or paths, without suffixes: "a", "north/a".
 
-    Whatever follows a file name on its line is ignored. A stem may contain spaces.
+    Whatever follows a file name on its line is ignored. A name may contain spaces.
     """
-    stems = set()
+    names: dict[str, None] = {}
     for line in _lines(path):
         first = re.split(r"[\t,]\s*|\s+", line)[0]
         text = (first if _is_image(first) else line).replace("\\", "/")
-        name = PurePosixPath(text).name
-        stems.add(PurePosixPath(name).stem if _is_image(name) else name)
-    return stems
+        name = PurePosixPath(text)
+        names[(name.with_suffix("") if _is_image(text) else name).as_posix()] = None
+    return list(names)
+
+
+def listed_stems(path: Path) -> set[str]:
+    """Return the names in a list, without the folders before them."""
+    return {PurePosixPath(name).name for name in listed_names(path)}
+
+
+def _named(entries: list[Pair | Path], name: str) -> list[Pair | Path]:
+    """Return the entries that a list means by a name: pairs before single files, and those in the
+    folders that the name begins with."""
+    pairs: list[Pair | Path] = [entry for entry in entries if isinstance(entry, Pair)]
+    entries = pairs or entries
+    if len(entries) < 2 or "/" not in name:
+        return entries
+    return [entry for entry in entries if _path_of(entry).endswith(f"/{name}")]
+
+
+def _path_of(entry: Pair | Path) -> str:
+    path = entry if isinstance(entry, Path) else entry.image
+    return f"/{path.with_suffix('').as_posix().lstrip('/')}"
+
+
+def _several_named(path: Path, name: str, entries: list[Pair | Path]) -> FullconvError:
+    files = [_path_of(entry).rsplit("/", 2)[1:] for entry in entries]
+    return FullconvError(
+        msg(
+            "{path} lists {name!r}, but {count} images have that name: {files}. Expected the "
+            "folder before the name.",
+            path=path,
+            name=name,
+            count=len(entries),
+            files=truncated_list(["/".join(parts) for parts in files], _LISTED),
+        ),
+        "/".join(files[0]),
+    )
 
 
 def images_in(folder: Path) -> list[Path]:

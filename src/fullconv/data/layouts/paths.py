@@ -39,10 +39,7 @@ def repair_command(root: Path) -> str:
 
 
 def where_to_paste(root: Path, *, whole: bool = False) -> str:
-    """Return what to do with lines for a dataset.toml; names the file.
-
-    `whole`: the lines replace whatever is in the file.
-    """
+    """Return what to do with lines for a dataset.toml; `whole`: they replace its content."""
     path = root / SETTINGS_NAME
     exists = path.is_file()
     if _is_writable(path if exists else root):
@@ -60,43 +57,29 @@ def where_to_paste(root: Path, *, whole: bool = False) -> str:
     }
     if not exists:
         return msg("{root} is read-only: copy it ({copy} && {allow}) and write {path}", **values)
-    if whole:
-        return msg(
-            "{root} is read-only: copy it ({copy} && {allow}) and write {path}, replacing its "
-            "content",
-            **values,
-        )
-    return msg("{root} is read-only: copy it ({copy} && {allow}) and add to {path}", **values)
+    if not whole:
+        return msg("{root} is read-only: copy it ({copy} && {allow}) and add to {path}", **values)
+    return msg(
+        "{root} is read-only: copy it ({copy} && {allow}) and write {path}, replacing its content",
+        **values,
+    )
 
 
 def require_new(out: Path, root: Path, purpose: str, hint: str) -> None:
-    """Check that a copy of a dataset would overwrite nothing.
+    """Raise a `FullconvError` if the folder of a copy contains something, or is inside the dataset.
 
-    Args:
-        out: folder of the copy.
-        root: the dataset.
-        purpose: what the folder is for, as a message.
-        hint: a command with a better folder.
-
-    Raises:
-        FullconvError: `out` contains something, or is inside `root`.
+    `purpose` tells in a message what the folder is for; `hint` is a command with a better folder.
     """
+    values = {"out": out, "root": root, "purpose": purpose}
     if out.exists() and not out.is_dir():
-        text = msg(
-            "{out} is a file; expected a new folder for {purpose}.", out=out, purpose=purpose
-        )
-        raise FullconvError(text, hint)
-    if out.exists() and any(out.iterdir()):
-        raise FullconvError(
-            msg(
-                "{out} is not empty; expected a new folder for {purpose}.", out=out, purpose=purpose
-            ),
-            hint,
-        )
-    if out.resolve().is_relative_to(root.resolve()):
-        raise FullconvError(
-            msg("{out} is inside {root}, which must not change.", out=out, root=root), hint
-        )
+        message = msg("{out} is a file; expected a new folder for {purpose}.", **values)
+    elif out.exists() and any(out.iterdir()):
+        message = msg("{out} is not empty; expected a new folder for {purpose}.", **values)
+    elif out.resolve().is_relative_to(root.resolve()):
+        message = msg("{out} is inside {root}, which must not change.", **values)
+    else:
+        return
+    raise FullconvError(message, hint)
 
 
 @contextmanager

@@ -25,10 +25,10 @@ from fullconv.data.layouts.class_catalogue import (
     pascal_context,
 )
 from fullconv.data.layouts.class_table import VOC
+from fullconv.data.layouts.file_names import Pair
 from fullconv.data.layouts.pairing import (
     SPLITS,
     LayoutMatch,
-    Pair,
     folders_in,
     images_in,
     listed_stems,
@@ -36,11 +36,12 @@ from fullconv.data.layouts.pairing import (
     split_lists,
 )
 
-_CITYSCAPES_ENDINGS = (  # of a mask's name; whether it holds train ids
-    ("_gtFine_labelIds", False),
-    ("_gtCoarse_labelIds", False),
-    ("_labelTrainIds", True),
-)
+# Ending of a mask's name -> whether it holds train ids.
+_CITYSCAPES_ENDINGS = {
+    "_gtFine_labelIds": False,
+    "_gtCoarse_labelIds": False,
+    "_labelTrainIds": True,
+}
 _COCO = {"train2017": "train", "val2017": "val", "train2014": "train", "val2014": "val"}
 _COCO_MASKS = ("annotations", "stuffthingmaps", "stuffthingmaps_trainval2017", "pixelmaps", "masks")
 _COCO_STUFF_CLASSES = 182  # class id = COCO id - 1; 11 of them never occur
@@ -59,25 +60,21 @@ def _cityscapes(root: Path) -> LayoutMatch | None:
         pairs = match.splits.setdefault(SPLITS[folder.name], [])
         for image in (path for city in folders_in(folder) for path in images_in(city)):
             stem = image.stem.removesuffix("_leftImg8bit")
-            mask = _cityscapes_mask(masks[0] / folder.name / image.parent.name, stem)
+            city = masks[0] / folder.name / image.parent.name
+            candidates = {
+                city / f"{stem}{middle}{ending}.png": holds_train_ids
+                for ending, holds_train_ids in _CITYSCAPES_ENDINGS.items()
+                for middle in ("", "_gtFine", "_gtCoarse")
+            }
+            mask = next((path for path in candidates if path.is_file()), None)
             if mask is None:
                 match.images.append(image)
             else:
-                pairs.append(Pair(stem, image, mask[0]))
-                train_ids.add(mask[1])
+                pairs.append(Pair(stem, image, mask))
+                train_ids.add(candidates[mask])
     match.splits = {split: pairs for split, pairs in match.splits.items() if pairs}
     match.labels = cityscapes(train_ids=train_ids == {True})
     return match
-
-
-def _cityscapes_mask(folder: Path, stem: str) -> tuple[Path, bool] | None:
-    """Return the mask of an image, and whether it holds train ids."""
-    for ending, train_ids in _CITYSCAPES_ENDINGS:
-        for middle in ("", "_gtFine", "_gtCoarse"):
-            path = folder / f"{stem}{middle}{ending}.png"
-            if path.is_file():
-                return path, train_ids
-    return None
 
 
 def _ade20k(root: Path) -> LayoutMatch | None:
@@ -176,7 +173,6 @@ def _with_lists(
 ) -> None:
     """Add the splits of lists, whose names may lack a prefix of the files' names; without lists
     everything is train."""
-    lists = dict(lists)
     if (trainval := lists.pop("trainval", None)) is not None:
         lists.setdefault("train", trainval)
     if not lists:

@@ -60,37 +60,21 @@ def read_settings(root: Path) -> Settings:
         ) from error
     for key, value in table.items():
         if key not in SETTINGS_KEYS:
-            raise FullconvError(
-                msg(
-                    "{path}: unknown key {key!r}; expected one of {keys}.",
-                    path=path,
-                    key=key,
-                    keys=", ".join(SETTINGS_KEYS),
-                ),
-                msg("replace {key} by {nearest}", key=key, nearest=nearest(key, SETTINGS_KEYS, 0)),
-            )
+            values = {"path": path, "key": key, "keys": ", ".join(SETTINGS_KEYS)}
+            message = msg("{path}: unknown key {key!r}; expected one of {keys}.", **values)
+            close = nearest(key, SETTINGS_KEYS, 0)
+            raise FullconvError(message, msg("replace {key} by {nearest}", key=key, nearest=close))
         description, kind, example = SETTINGS_KEYS[key]
         wrong = not isinstance(value, kind) or isinstance(value, bool)
         if wrong or (kind is list and not all(isinstance(name, str) for name in value)):
-            raise FullconvError(
-                msg(
-                    "{path}: {key} is {value!r}; expected {description}.",
-                    path=path,
-                    key=key,
-                    value=value,
-                    description=description,
-                ),
-                example,
-            )
+            values = {"path": path, "key": key, "value": value, "description": description}
+            message = msg("{path}: {key} is {value!r}; expected {description}.", **values)
+            raise FullconvError(message, example)
     return table
 
 
 def write_settings(root: Path, labels: Labels, *, colors: bool = True) -> None:
-    """Write ROOT/dataset.toml with the names, the ignore index and the colors of a class table.
-
-    Args:
-        colors: write the colors.
-    """
+    """Write ROOT/dataset.toml: the names, the ignore index and (`colors`) the colors of a table."""
     table: Settings = {"classes": list(labels.names), "ignore_index": labels.ignore_index}
     if colors:
         texts = map(format_color, labels.colors)

@@ -24,7 +24,7 @@ from fullconv.core.labels import Labels
 from fullconv.data.io.extra_channels import read_channels, require_size
 from fullconv.data.io.images import read_image
 from fullconv.data.io.masks import read_mask
-from fullconv.data.layouts.pairing import Pair
+from fullconv.data.layouts.file_names import Pair
 from fullconv.data.loading.decoded_cache import DecodedCache
 from fullconv.data.loading.transforms import TrainTransform, to_tensors, with_channels
 
