@@ -239,10 +239,10 @@ def test_a_line_that_is_too_long_becomes_smaller_and_is_cut(text: str, room: int
 
 def test_lines_of_large_images_are_not_cached() -> None:
     """A thousand different shares of an image 8000 pixels wide would be hundreds of megabytes."""
-    before = legend._cached_text_line.cache_info().currsize
+    before = legend._text_line.cache_info().currsize
     for share in range(5):
         draw_legend([("sky", f"{share}.5%")], {"sky": RED}, 8000, 190)
-    assert legend._cached_text_line.cache_info().currsize == before
+    assert legend._text_line.cache_info().currsize == before
 
 
 @pytest.mark.parametrize(("height", "width"), [(3, 4), (50, 300), (700, 900), (301, 77)])
