@@ -87,15 +87,15 @@ def differences(
         seed: of the drawn images; the same seed gives the same intervals.
     """
     images = (margins[0][:, 1] > 0).sum(0)  # that show each class: the same for every model
-    shown = np.concatenate([np.full(len(METRICS), len(margins[0])), images])
+    appearances = np.concatenate([np.full(len(METRICS), len(margins[0])), images])
     exact = [metric_values(model.sum(0)) for model in margins]
     drawn = _resample(margins, resamples, seed)
     left_out = [metric_values(model.sum(0) - model) for model in margins]
     results = []
     for k in range(1, len(margins)):
         familywise = _familywise(margins[0], margins[k], images >= FEW, resamples, seed)
-        changes = (values[k] - values[0] for values in (exact, drawn, left_out))
-        results.append(_difference(*changes, shown, familywise))
+        whole, resampled, reduced = (x[k] - x[0] for x in (exact, drawn, left_out))
+        results.append(_difference(whole, resampled, reduced, appearances, familywise))
     return results
 
 

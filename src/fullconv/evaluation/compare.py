@@ -56,6 +56,11 @@ class Comparison:
         return int(self.runs[0].protocol["images"])
 
     @property
+    def compared(self) -> list[tuple[ComparedRun, Difference]]:
+        """Each run after the first, with its difference from the first."""
+        return list(zip(self.runs[1:], self.differences, strict=True))
+
+    @property
     def differing_settings(self) -> dict[str, list[str]]:
         """Training options and protocol lines that differ, with their value in each run."""
         names = dict.fromkeys(name for run in self.runs for name in run.settings)
@@ -76,7 +81,7 @@ class Comparison:
             for run in self.runs
         ]
         differences = []
-        for run, difference in zip(self.runs[1:], self.differences, strict=True):
+        for run, difference in self.compared:
             classes = zip(first.metrics.names, difference.classes, strict=True)
             per_class = {
                 name: {**_interval_dict(i), "significant_familywise": i.significant_familywise}

@@ -25,7 +25,13 @@ from fullconv.evaluation.evaluate import Evaluation, evaluate_altered
 from fullconv.evaluation.metrics import nan_mean
 from fullconv.inference.predictor import Predictor, load
 
-CONTENTS = ("everything", "foreground", "background", "shape")
+_TITLES = {
+    "everything": msg("whole images"),
+    "foreground": msg("objects only"),
+    "background": msg("context only"),
+    "shape": msg("shapes only"),
+}
+CONTENTS = tuple(_TITLES)
 _BLACK = (0, 0, 0)
 
 
@@ -129,18 +135,12 @@ def hide(
 
 def probe_table(result: Probe) -> str:
     """Format a probe for a terminal: the four mean IoUs, then a line per object class."""
-    titles = {
-        "everything": msg("whole images"),
-        "foreground": msg("objects only"),
-        "background": msg("context only"),
-        "shape": msg("shapes only"),
-    }
     whole = result.mean_iou("everything")
     rows: list[list[str]] = [[msg("mean IoU of the objects"), "", msg("of whole images")]]
     for content in CONTENTS:
         value = result.mean_iou(content)
-        rows.append([titles[content], percent(value), percent(value / whole, 0) if whole else "-"])
-    classes: list[list[str]] = [[msg("IoU"), *titles.values()]]
+        rows.append([_TITLES[content], percent(value), percent(value / whole, 0) if whole else "-"])
+    classes: list[list[str]] = [[msg("IoU"), *_TITLES.values()]]
     metrics = [result.evaluations[content].metrics for content in CONTENTS]
     for k, name in enumerate(metrics[0].names):
         if name in result.foreground and not np.isnan(metrics[0].class_iou[k]):

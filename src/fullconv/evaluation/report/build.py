@@ -13,6 +13,7 @@ import platform
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,25 +109,24 @@ def head_charts(quality: Quality) -> dict[str, Markup]:
         if count
     ]
     lines = [Line("accuracy", calibration), Line("perfect calibration", [(0, 0), (100, 1)], True)]
+    label = f"confidence in percent, {BINS} bins"
+    confidence = line_plot(lines, x_label=label, percent=True, y_range=(0.0, 1.0))
+    label = "width of the band along the true edges, in pixels"
     charts = {
         "edges": (
-            line_plot(
-                edges, x_label="width of the band along the true edges, in pixels", percent=True
-            ),
+            line_plot(edges, x_label=label, percent=True),
             "mean IoU and pixel accuracy by the width of the band along the true edges",
         ),
         "sizes": (
             bar_plot(bars, x_label="object size in pixels", y_label="correct pixels"),
             "share of correct pixels by object size",
         ),
+        "confidence": (
+            confidence if calibration else None,
+            "share of correct pixels by confidence",
+        ),
     }
-    if calibration:
-        label = f"confidence in percent, {BINS} bins"
-        figure = line_plot(lines, x_label=label, percent=True, y_range=(0.0, 1.0))
-        charts["confidence"] = (figure, "share of correct pixels by confidence")
-    return {
-        name: svg(figure, text) for name, (figure, text) in charts.items() if figure is not None
-    }
+    return _without_empty(charts)
 
 
 def training_charts(history: Sequence[History]) -> dict[str, Markup]:
@@ -141,20 +141,21 @@ def training_charts(history: Sequence[History]) -> dict[str, Markup]:
             places += [(done + epoch.number, getattr(epoch, column)) for epoch in stage.epochs]
         done += stage.epochs[-1].number
     iou, accuracy, loss, rate = points.values()
-    charts = {}
-    for name, lines, description in (
-        (
-            "scores",
-            [Line("mean IoU", iou), Line("pixel accuracy", accuracy)],
+    plot = partial(line_plot, x_label="epoch", stages=stages[1:])
+    charts = {
+        "scores": (
+            plot([Line("mean IoU", iou), Line("pixel accuracy", accuracy)], percent=True),
             "mean IoU and pixel accuracy on the validation split by epoch",
         ),
-        ("loss", [Line("loss", loss)], "loss by epoch"),
-        ("rate", [Line("learning rate", rate)], "head learning rate by epoch"),
-    ):
-        figure = line_plot(lines, x_label="epoch", percent=name == "scores", stages=stages[1:])
-        if figure is not None:
-            charts[name] = svg(figure, description)
-    return charts
+        "loss": (plot([Line("loss", loss)]), "loss by epoch"),
+        "rate": (plot([Line("learning rate", rate)]), "head learning rate by epoch"),
+    }
+    return _without_empty(charts)
+
+
+def _without_empty(charts: Mapping[str, tuple[Any, str]]) -> dict[str, Markup]:
+    """Return the figures that show something, with their descriptions, as SVG."""
+    return {k: svg(figure, text) for k, (figure, text) in charts.items() if figure is not None}
 
 
 def _report_values(

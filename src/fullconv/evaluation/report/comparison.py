@@ -18,6 +18,7 @@ from fullconv.evaluation.compare import ComparedRun, Comparison
 from fullconv.visualization.html import fragment, interval_bar, muted, page, table, title
 from fullconv.visualization.plots import (
     IntervalRow,
+    Logs,
     comparison_plot,
     encoded,
     has_curves,
@@ -36,7 +37,6 @@ _Rows = list[tuple[list[str], Interval]]  # the cells of a table, and what its b
 
 def comparison_text(comparison: Comparison) -> str:
     """Format a comparison for a terminal."""
-    first = comparison.runs[0]
     head = ["", *TITLES.values(), msg("epochs")]
     blocks: list[str] = [
         translate(heading(comparison)),
@@ -45,10 +45,10 @@ def comparison_text(comparison: Comparison) -> str:
     if settings := _settings_rows(comparison):
         table_text = align_columns(settings, left=range(len(settings[0])))
         blocks.append(f"{translate(msg('different settings'))}\n{table_text}")
-    for run, difference in zip(comparison.runs[1:], comparison.differences, strict=True):
+    for run, difference in comparison.compared:
         metrics, classes = _difference_rows(comparison, run, difference)
         table_text = align_columns([_METRIC_HEAD, *(cells for cells, _ in metrics)], left=(0, 3))
-        blocks.append(f"{translate(_title(run, first))}\n{table_text}")
+        blocks.append(f"{translate(_title(run, comparison))}\n{table_text}")
         listed = _largest([np.nan_to_num(interval.value) for _, interval in classes])
         rows = [_CLASS_HEAD, *(classes[k][0] for k in listed)]
         blocks.append(align_columns(rows, left=(0, 5)))
@@ -71,9 +71,6 @@ def comparison_html(comparison: Comparison) -> str:
 def save_comparison(comparison: Comparison, path: str | Path) -> Path:
     """Write a comparison as a page (.html), or its curves and differences as a plot (.png, .svg).
 
-    Returns:
-        The path.
-
     Raises:
         FullconvError: another suffix, or the file cannot be written.
     """
@@ -92,8 +89,8 @@ def save_comparison(comparison: Comparison, path: str | Path) -> Path:
         content = page(f"Comparison of {names}", *_html_parts(comparison))
     else:
         groups = {}
-        for run, difference in zip(comparison.runs[1:], comparison.differences, strict=True):
-            panel = f"{_title(run, comparison.runs[0])}: difference in percentage points"
+        for run, difference in comparison.compared:
+            panel = f"{_title(run, comparison)}: difference in percentage points"
             groups[panel] = _plot_rows(comparison, difference)
         content = encoded(comparison_plot(_logs(comparison), groups), suffix[1:])
     try:
@@ -175,17 +172,6 @@ def notes(comparison: Comparison) -> list[Message]:
     return lines
 
 
-def verdict(interval: Interval) -> Message | str:
-    """Return better, worse, the same or not significant; "" without an interval."""
-    if np.isnan(interval.low):
-        return ""
-    if interval.low == interval.high == 0:
-        return msg("the same")
-    if not interval.significant:
-        return msg("not significant")
-    return msg("better") if interval.value > 0 else msg("worse")
-
-
 def points(difference: float) -> str:
     """Return a difference of fractions in percentage points.
 
@@ -197,11 +183,19 @@ def points(difference: float) -> str:
     return "0.00" if abs(difference) < 0.00005 else f"{100 * difference:+.2f}"
 
 
-def interval_text(interval: Interval) -> str:
-    """Return the ends of an interval in percentage points; "" without an interval."""
+def interval_cells(interval: Interval) -> list[str]:
+    """Return a difference in points, its interval and its meaning; "" without an interval."""
     if np.isnan(interval.low):
-        return ""
-    return f"{points(interval.low)} .. {points(interval.high)}"
+        return [points(interval.value), "", ""]
+    if interval.low == interval.high == 0:
+        verdict = msg("the same")
+    elif not interval.significant:
+        verdict = msg("not significant")
+    else:
+        verdict = msg("better") if interval.value > 0 else msg("worse")
+    if interval.significant_familywise:
+        verdict = msg("{verdict} *", verdict=verdict)
+    return [points(interval.value), f"{points(interval.low)} .. {points(interval.high)}", verdict]
 
 
 def _difference_rows(
@@ -209,24 +203,17 @@ def _difference_rows(
 ) -> tuple[_Rows, _Rows]:
     """Return the cells of each metric, and of each class that occurs, with their intervals."""
     metrics: _Rows = [
-        ([TITLES[name], *_interval_cells(interval)], interval)
+        ([TITLES[name], *interval_cells(interval)], interval)
         for name, interval in difference.metrics.items()
     ]
     first = comparison.runs[0].metrics
     columns = (first.names, first.class_iou, run.metrics.class_iou, difference.classes)
     classes: _Rows = [
-        ([name, percent(iou, 2), percent(other, 2), *_interval_cells(interval)], interval)
+        ([name, percent(iou, 2), percent(other, 2), *interval_cells(interval)], interval)
         for name, iou, other, interval in zip(*columns, strict=True)
         if not (np.isnan(iou) and np.isnan(other))
     ]
     return metrics, classes
-
-
-def _interval_cells(interval: Interval) -> list[str]:
-    words = verdict(interval)
-    if interval.significant_familywise:
-        words = msg("{verdict} *", verdict=words)
-    return [points(interval.value), interval_text(interval), words]
 
 
 def _largest(differences: Sequence[float]) -> list[int]:
@@ -247,16 +234,12 @@ def _metric_row(run: ComparedRun) -> list[str]:
     return [run.name, *values, f"{epochs[-1]:g}" if epochs else "-"]
 
 
-def _title(run: ComparedRun, first: ComparedRun) -> Message:
-    return msg("{run} compared with {first}", run=run.name, first=first.name)
+def _title(run: ComparedRun, comparison: Comparison) -> Message:
+    return msg("{run} compared with {first}", run=run.name, first=comparison.runs[0].name)
 
 
-def _logs(comparison: Comparison) -> dict[str, dict[str, list[float]]]:
-    return {
-        run.name: {name: list(column) for name, column in run.log.items()}
-        for run in comparison.runs
-        if run.log
-    }
+def _logs(comparison: Comparison) -> Logs:
+    return {run.name: run.log for run in comparison.runs if run.log}
 
 
 def _plot_rows(comparison: Comparison, difference: Difference) -> list[IntervalRow]:
@@ -280,11 +263,11 @@ def _html_parts(comparison: Comparison) -> list[Markup]:
         parts += [muted("Different settings"), table(settings[0], settings[1:])]
     if has_curves(logs):
         parts.append(svg(training_curves(logs), "loss and mean IoU by epoch"))
-    for run, difference in zip(comparison.runs[1:], comparison.differences, strict=True):
+    for run, difference in comparison.compared:
         metrics, classes = _difference_rows(comparison, run, difference)
         ends = [end for _, i in (*metrics, *classes) for end in (i.low, i.high) if np.isfinite(end)]
         reach = max(map(abs, ends), default=0.0)
-        parts.append(title(_title(run, comparison.runs[0])))
+        parts.append(title(_title(run, comparison)))
         for head, table_rows in ((_METRIC_HEAD, metrics), (_CLASS_HEAD, classes)):
             body = [_with_bar(cells, interval, reach) for cells, interval in table_rows]
             parts.append(table([*head, ""], body, numbers=len(head) - 2))

@@ -204,7 +204,7 @@ def check_report_html(report: CheckReport) -> str:
     return fragment(*_dataset_parts(report.dataset, shares), findings)
 
 
-def _dataset_parts(dataset: Dataset, shares: Mapping[str, Sequence[float]]) -> list[Markup]:
+def _dataset_parts(dataset: Dataset, shares: Mapping[str, np.ndarray]) -> list[Markup]:
     counts = ", ".join(f"{split} {len(pairs)}" for split, pairs in dataset.splits.items())
     colors = overlay_colors(dataset.labels)
     rows = []
