@@ -268,10 +268,7 @@ def classes(*names: str) -> SplitConfusions:
         (card(metric="x"), "metric: one confusion matrix over all pixels of the split | x"),
         (card(of_tomorrow="x"), "of_tomorrow: not stated | x"),
         (classes("tree", "sky", "road"), "classes: the same 3 classes in another order"),
-        (
-            classes("sky", "road", "wood"),
-            "classes: 3 classes, also tree | 3 classes, also wood",
-        ),
+        (classes("sky", "road", "wood"), "classes: 3 classes, also tree | 3 classes, also wood"),
         (classes("sky", "road", "tree", "car"), "classes: 3 classes | 4 classes, also car"),
     ],
 )

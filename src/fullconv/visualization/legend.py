@@ -29,10 +29,7 @@ _WIDE_FONTS = (
 
 
 def draw_legend(
-    entries: Sequence[tuple[str, str]],
-    colors: Mapping[str, RGB | None],
-    width: int,
-    font_size: int,
+    entries: Sequence[tuple[str, str]], colors: Mapping[str, RGB | None], width: int, font_size: int
 ) -> ImageArray:
     """Draw a swatch, the name and the share of each entry, in columns of equal width.
 

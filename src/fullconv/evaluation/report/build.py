@@ -169,7 +169,8 @@ def _report_values(
     if len(history) > 1:
         times.append(("training, all stages", total_seconds(history)))
     times.append(("evaluation", context.seconds))
-    versions = {"fullconv": __version__, "Python": platform.python_version()}
+    versions: dict[str, str | None] = {"fullconv": __version__}
+    versions["Python"] = platform.python_version()
     versions |= {name: installed_version(name) for name in _PACKAGES}
     sizes = report.sizes.most_common()
     return {
