@@ -273,11 +273,11 @@ def _counts(run: Any, name: str, split: str, first: Any) -> SplitConfusions:
     elif run_containing(folder) is not None:
         problem = msg("{name} has no per-image counts of {split}.", name=name, split=split)
     elif folder.is_file() or (folder / "config.json").is_file():
-        file = shell_command("--counts", f"{folder.stem}_{split}.npz")
+        command += " " + shell_command("--counts", f"{folder.stem}_{split}.npz")
         problem = msg(
             "{path} is in no run, so its evaluations left no per-image counts.", path=folder
         )
-        command = msg("{command}   # and compare that file", command=f"{command} {file}")
+        command = msg("{command}   # and compare that file", command=command)
     else:
         problem = msg(
             "{path} is no run folder: it has neither a model nor per-image counts.", path=folder

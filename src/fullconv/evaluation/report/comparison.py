@@ -44,7 +44,7 @@ def comparison_text(comparison: Comparison) -> str:
     ]
     if settings := _settings_rows(comparison):
         table_text = align_columns(settings, left=range(len(settings[0])))
-        blocks.append(f"{translate(msg('different settings'))}\n{table_text}")
+        blocks.append(translate(msg("different settings")) + f"\n{table_text}")
     for run, difference in comparison.compared:
         metrics, classes = _difference_rows(comparison, run, difference)
         table_text = align_columns([_METRIC_HEAD, *(cells for cells, _ in metrics)], left=(0, 3))
