@@ -51,17 +51,14 @@ def overlay(image: ImageArray, ids: Ids, labels: Labels, *, outline: bool = True
     Raises:
         FullconvError: no RGB image, ids without a class, or different sizes.
     """
-    return _overlay_and_rows(image, ids, labels, outline)[0]
-
-
-def _overlay_and_rows(
-    image: ImageArray, ids: Ids, labels: Labels, outline: bool
-) -> tuple[ImageArray, NDArray[np.int64]]:
-    """Return the overlay, and the row of the color table for each pixel."""
     check_image(image)
     _check_size(msg("the image"), image, msg("the ids"), ids)
-    rows = _table_rows(ids, labels)
-    colored = _color_rows(rows, labels)
+    return _blend(image, ids, colorize(ids, labels), labels, outline)
+
+
+def _blend(
+    image: ImageArray, ids: Ids, colored: ImageArray, labels: Labels, outline: bool
+) -> ImageArray:
     ignored = ids == labels.ignore_index
     bare = np.zeros(ids.shape, dtype=bool)
     for k in labels.transparent_ids:
@@ -78,7 +75,7 @@ def _overlay_and_rows(
         if labels.transparent_ids:
             border = border & ~bare | outer_border(bare, width)
         _copy_where(blended, colored, border & ~ignored)
-    return blended, rows
+    return blended
 
 
 def outer_border(region: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
@@ -152,13 +149,16 @@ def overlay_with_legend(
 
     An image that is too narrow for a legend is enlarged by a whole factor.
     """
-    top, rows = _overlay_and_rows(image, ids, labels, outline)
+    check_image(image)
+    _check_size(msg("the image"), image, msg("the ids"), ids)
+    colored, shares = _colors_and_shares(ids, labels)
+    top = _blend(image, ids, colored, labels, outline)
     factor = -(-MIN_WIDTH // top.shape[1])
     if factor > 1:
         top = top.repeat(factor, axis=0).repeat(factor, axis=1)
     size = max(13, round(top.shape[1] / 42))
     pad = size // 2
-    entries = [(name, percent(share)) for name, share in _shares(rows, labels).items()]
+    entries = [(name, percent(share)) for name, share in shares.items()]
     below = draw_legend(entries, overlay_colors(labels), top.shape[1] - 2 * pad, size)
     width = max(top.shape[1], below.shape[1] + 2 * pad)
     sheet = np.full((top.shape[0] + below.shape[0] + 2 * pad, width, 3), 255, dtype=np.uint8)
@@ -221,6 +221,13 @@ def _table_rows(ids: Ids, labels: Labels) -> NDArray[np.int64]:
 
 def _color_rows(rows: NDArray[np.int64], labels: Labels) -> ImageArray:
     return np.array([*labels.colors, NEUTRAL], dtype=np.uint8).take(rows, axis=0)
+
+
+def _colors_and_shares(ids: Ids, labels: Labels) -> tuple[ImageArray, dict[str, float]]:
+    """Return `colorize` and `area`; the ids are looked up once, and the rows do not stay in memory,
+    which blending then reuses."""
+    rows = _table_rows(ids, labels)
+    return _color_rows(rows, labels), _shares(rows, labels)
 
 
 def _shares(rows: NDArray[np.int64], labels: Labels) -> dict[str, float]:
