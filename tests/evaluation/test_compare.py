@@ -143,6 +143,7 @@ def take_model_out(small: Path, large: Path) -> tuple[Any, ...]:
     return small, large / "model"
 
 
+NUMBER = "cannot compare a value of type int; expected a folder"
 EVALUATE = "fullconv evaluate {large} /data --split val"
 COUNTS = "fullconv evaluate {large}/model /data --split val --counts model_val.npz"
 REFUSALS: list[tuple[Callable[[Path, Path], tuple[Any, ...]], dict[str, Any], str, str]] = [
@@ -168,7 +169,7 @@ REFUSALS: list[tuple[Callable[[Path, Path], tuple[Any, ...]], dict[str, Any], st
         "{large}/nowhere is no run folder: it has neither a model nor per-image counts.",
         "fullconv train DATA",
     ),
-    (lambda a, b: (a, 5), {}, "type int; expected a folder", 'fc.compare("runs/a"'),
+    (lambda a, b: (a, 5), {}, NUMBER, 'fc.compare("runs/a"'),
     (lambda a, b: (a, b / "a.npz"), {}, "there is no such file", "--counts {large}/a.npz"),
     (
         both,

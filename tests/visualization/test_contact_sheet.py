@@ -22,6 +22,7 @@ def noise(height: int, width: int) -> np.ndarray:
 
 
 SMALL = noise(3, 3)
+UNEVEN = "row 0 has 1 images, but there are 2 titles: a, b"
 
 
 def count(sheet: Any, color: tuple[int, int, int]) -> int:
@@ -92,7 +93,7 @@ def test_subsampling_mixes_no_values() -> None:
     ("call", "message"),
     [
         (lambda: contact_sheet([], ["a"]), "0 rows and 1 titles has nothing to draw"),
-        (lambda: contact_sheet([[SMALL]], ["a", "b"]), "row 0 has 1 images, .* 2 titles: a, b"),
+        (lambda: contact_sheet([[SMALL]], ["a", "b"]), UNEVEN),
         (lambda: contact_sheet([[SMALL]], ["a"], ["x", "y"]), "2 captions for 1 rows"),
         (lambda: contact_sheet([[IDS]], ["a"]), "a sheet with ids needs the class table"),
         (lambda: contact_sheet([[SMALL]], ["a"], longest_side=0), "0 pixels wide"),

@@ -78,9 +78,11 @@ def by_definition(image: np.ndarray, ids: np.ndarray, labels: Labels, bare: set[
 )
 def test_colorize_gives_each_class_its_color(dtype: type, ignore: int, count: int) -> None:
     labels = Labels(tuple(map(str, range(count))), ignore_index=ignore)
-    colors = colorize(np.array([[count - 1, ignore, 0]], dtype=dtype), labels)
+    classes = [count - 1, min(255, count - 1), 0]
+    colors = colorize(np.array([[ignore, *classes]], dtype=dtype), labels)
     assert colors.dtype == np.uint8
-    assert colors.tolist() == [[list(labels.colors[-1]), list(NEUTRAL), list(labels.colors[0])]]
+    expected = [NEUTRAL, *(labels.colors[k] for k in classes)]
+    assert colors.tolist() == [list(map(list, expected))]
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 99), st.sampled_from([0, 2, 255]))
