@@ -1,13 +1,17 @@
-"""Evaluations without a model: made-up confusion matrices, and run folders that hold them."""
+"""Evaluations without a model: made-up confusion matrices, and run folders that hold them; and the
+metrics by their definition."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+from PIL import Image
 
 from fullconv.core.config_file import to_toml
 from fullconv.evaluation.metrics import Metrics
@@ -21,6 +25,46 @@ from fullconv.evaluation.per_image import (
 from fullconv.evaluation.protocol import protocol_card
 
 CLASSES = ("sky", "road", "tree")
+FOUR = ("mean_iou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou")
+NAN = float("nan")
+
+
+def by_definition(images: Sequence[tuple[Any, Any]], count: int) -> dict[str, float | list[float]]:
+    """Return the metrics of ground truths and predictions: the paper's score.py, pixel by pixel."""
+    hits, true, predicted = ([0] * count for _ in range(3))
+    for truth, prediction in images:
+        pixels = zip(np.ravel(truth).tolist(), np.ravel(prediction).tolist(), strict=True)
+        for t, p in pixels:
+            if 0 <= t < count:
+                true[t] += 1
+                predicted[p] += 1
+                hits[t] += t == p
+    classes = range(count)
+    unions = [true[k] + predicted[k] - hits[k] for k in classes]
+    ious = [hits[k] / unions[k] if unions[k] else NAN for k in classes]
+    accuracies = [hits[k] / true[k] if true[k] else NAN for k in classes]
+
+    def mean(values: list[float]) -> float:
+        numbers = [value for value in values if not math.isnan(value)]
+        return sum(numbers) / len(numbers) if numbers else NAN
+
+    total = sum(true)
+    weighted = sum(true[k] * ious[k] for k in classes if true[k])
+    return {
+        "pixel_accuracy": sum(hits) / total if total else NAN,
+        "mean_accuracy": mean(accuracies),
+        "mean_iou": mean(ious),
+        "mean_iou_present": mean([ious[k] for k in classes if true[k]]),
+        "frequency_weighted_iou": weighted / total if total else NAN,
+        "class_iou": ious,
+        "class_accuracy": accuracies,
+        "class_precision": [hits[k] / predicted[k] if predicted[k] else NAN for k in classes],
+    }
+
+
+def check_metrics(metrics: Metrics, images: Sequence[tuple[Any, Any]]) -> None:
+    for key, value in by_definition(images, len(metrics.names)).items():
+        assert np.asarray(getattr(metrics, key)).tolist() == pytest.approx(value, nan_ok=True), key
 
 
 def matrices(
@@ -83,3 +127,17 @@ def written(folder: Path, counts: SplitConfusions, *, epochs: int = 3, **setting
     (folder / "metrics.json").write_text(json.dumps(facts))
     save_next_to_run(counts, folder)
     return folder
+
+
+def write_dataset(
+    root: Path, classes: Sequence[str], **splits: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> Path:
+    """Write the (image, mask) pairs of each split as PNG files, and the class table."""
+    for split, pairs in splits.items():
+        for number, pair in enumerate(pairs):
+            for folder, pixels in zip(("images", "masks"), pair, strict=True):
+                path = root / folder / split / f"{number}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels.astype(np.uint8)).save(path)
+    (root / "dataset.toml").write_text(f"classes = {json.dumps(list(classes))}\n")
+    return root

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from evaluated import by_definition, check_metrics
 from lively import lively
 from PIL import Image
 
@@ -21,14 +22,13 @@ from fullconv.data.check.check import check
 from fullconv.data.check.training_overlap import training_split_fingerprint
 from fullconv.data.layouts.dataset import load_dataset
 from fullconv.data.synthetic.scenes import LABELS
-from fullconv.evaluation.evaluate import Evaluation, class_mapping, evaluate
+from fullconv.evaluation.evaluate import class_mapping, evaluate
 from fullconv.inference.options import PredictOptions
 from fullconv.inference.predictor import Predictor, load
 from fullconv.models.model import Model
 
 MakeModel = Callable[..., Model]
 K = len(LABELS)
-FOUR = ("mean_iou", "pixel_accuracy", "mean_accuracy", "frequency_weighted_iou")
 
 
 def predict_by_color(image: np.ndarray) -> np.ndarray:
@@ -60,48 +60,16 @@ def pairs_of(root: Path, split: str) -> list[tuple[np.ndarray, np.ndarray]]:
     ]
 
 
-def by_definition(pairs: list[tuple[np.ndarray, np.ndarray]], count: int) -> dict[str, Any]:
-    """The metrics from sets of pixels, class by class."""
-    truth = np.concatenate([t.ravel() for t, _ in pairs]).astype(int)
-    prediction = np.concatenate([p.ravel() for _, p in pairs]).astype(int)
-    prediction, truth = prediction[truth < count], truth[truth < count]
-    ious, accuracies, shares = [], [], []
-    for k in range(count):
-        both = int(((truth == k) & (prediction == k)).sum())
-        either = int(((truth == k) | (prediction == k)).sum())
-        own = int((truth == k).sum())
-        ious.append(both / either if either else None)
-        accuracies.append(both / own if own else None)
-        shares.append(own / truth.size)
-    means = [[x for x in values if x is not None] for values in (ious, accuracies)]
-    return {
-        "mean_iou": sum(means[0]) / len(means[0]),
-        "pixel_accuracy": float((truth == prediction).mean()),
-        "mean_accuracy": sum(means[1]) / len(means[1]),
-        "frequency_weighted_iou": sum(s * i for s, i in zip(shares, ious, strict=True) if s),
-        "per_class_iou": ious,
-    }
-
-
-def agree(result: Evaluation, expected: dict[str, Any]) -> None:
-    facts = result.to_dict()
-    for key in FOUR:
-        assert facts[key] == pytest.approx(expected[key]), key
-    assert list(facts["per_class_iou"].values()) == pytest.approx(expected["per_class_iou"])
-
-
 def copy_scenes(
     scenes: Path, to: Path, names: tuple[str, ...] = LABELS.names, ids: np.ndarray | None = None
 ) -> Path:
     """Copy the scenes with another class table; `ids` gives the new value of each old id."""
-    shutil.copytree(scenes / "images", to / "images")
-    for mask in sorted((scenes / "masks").rglob("*.png")):
-        target = to / mask.relative_to(scenes)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        values = read(mask)
+    shutil.copytree(scenes, to)
+    for mask in to.glob("masks/*/*.png"):
         if ids is not None:
+            values = read(mask)
             values = np.where(values == 255, 255, ids[np.minimum(values, len(ids) - 1)])
-        Image.fromarray(values.astype(np.uint8)).save(target)
+            Image.fromarray(values.astype(np.uint8)).save(mask)
     (to / "dataset.toml").write_text(f"classes = {json.dumps(list(names))}\n")
     return to
 
@@ -112,7 +80,7 @@ def test_the_metrics_are_those_of_the_definition(
 ) -> None:
     pairs = pairs_of(scenes, split)
     result = evaluate(predictor, scenes, split=split)
-    agree(result, by_definition(pairs, K))
+    check_metrics(result.metrics, pairs)
     assert result.metrics.confusion.sum() == sum((truth < K).sum() for truth, _ in pairs)
     assert result.protocol["ignored_pixels"] == sum((truth >= K).sum() for truth, _ in pairs)
     assert result.protocol["images"] == len(pairs)
@@ -131,25 +99,22 @@ def test_the_metrics_are_those_of_the_definition(
 def test_a_network_on_voc_images(shared: Path, tmp_path: Path, make_model: MakeModel) -> None:
     source, root = shared / "data" / "voc2012_sample", tmp_path / "voc"
     lists = Path("ImageSets") / "Segmentation"
-    chosen = {
-        split: (source / lists / f"{split}.txt").read_text().split()[:count]
-        for split, count in (("train", 1), ("val", 3))
-    }
     for folder in (lists, Path("JPEGImages"), Path("SegmentationClass")):
         (root / folder).mkdir(parents=True)
-    for split, stems in chosen.items():
-        (root / lists / f"{split}.txt").write_text("\n".join(stems))
-        for stem in stems:
-            for name in (f"JPEGImages/{stem}.jpg", f"SegmentationClass/{stem}.png"):
-                shutil.copy(source / name, root / name)
+    for split, count in (("train", 1), ("val", 3)):
+        names = (source / lists / f"{split}.txt").read_text().split()[:count]
+        (root / lists / f"{split}.txt").write_text("\n".join(names))
+        for name in names:
+            for file in (f"JPEGImages/{name}.jpg", f"SegmentationClass/{name}.png"):
+                shutil.copy(source / file, root / file)
     model = Predictor(make_model(load_dataset(root).labels.names), device="cpu")
     result = evaluate(model, root, split="val")
     pairs = [
-        (read(root / f"SegmentationClass/{stem}.png"), model(root / f"JPEGImages/{stem}.jpg").mask)
-        for stem in chosen["val"]
+        (read(root / f"SegmentationClass/{name}.png"), model(root / f"JPEGImages/{name}.jpg").mask)
+        for name in names
     ]
     assert all(truth.shape == prediction.shape for truth, prediction in pairs)  # original size
-    agree(result, by_definition(pairs, 21))
+    check_metrics(result.metrics, pairs)
     assert result.protocol["ignored_pixels"] == sum((t == 255).sum() for t, _ in pairs) > 0
     assert len(np.unique(pairs[0][1])) > 1
 
@@ -165,10 +130,9 @@ def test_classes_are_matched_by_name(predictor: Predictor, scenes: Path, tmp_pat
     assert result.protocol["data_fingerprint"] != expected.protocol["data_fingerprint"]
 
 
-def test_a_dataset_with_fewer_classes_than_the_model(
+def test_pixels_predicted_as_a_class_that_the_dataset_lacks_are_wrong(
     predictor: Predictor, scenes: Path, tmp_path: Path
 ) -> None:
-    """Pixels predicted as a class that the dataset lacks are wrong."""
     names = tuple(name for name in LABELS.names if name not in ("car", "pole"))
     values = np.array([0, 1, 2, 3, 4, 255, 5, 5])  # a car is ignored, a pole is a person
     few = copy_scenes(scenes, tmp_path / "few", names, values)
@@ -177,7 +141,7 @@ def test_a_dataset_with_fewer_classes_than_the_model(
         (np.where(truth < K, ids[np.minimum(truth, K - 1)], 255), prediction)
         for truth, prediction in pairs_of(scenes, "test")
     ]
-    agree(evaluate(predictor, few), by_definition(pairs, K))
+    check_metrics(evaluate(predictor, few).metrics, pairs)
 
 
 def paste(root: Path, hint: str, **classes: str) -> None:
@@ -219,11 +183,9 @@ def test_a_dataset_of_other_classes_needs_another_model(
     """The hint keeps colors, the class table and the names of the folders."""
     root = tmp_path / "my data"
     colors = np.array([(9, 9, 9), (128, 64, 128)], np.uint8)
-    for folder in ("photos", "truth"):
+    masks = colors[np.indices((40, 50))[1] // 25]
+    for folder, pixels in (("photos", np.zeros_like(masks)), ("truth", masks)):
         (root / folder).mkdir(parents=True)
-        pixels = np.zeros((40, 50, 3), np.uint8)
-        if folder == "truth":
-            pixels = colors[np.indices((40, 50))[1] // 25]
         for name in "abc":
             Image.fromarray(pixels).save(root / folder / f"{name}.png")
     (root / "dataset.toml").write_text(
@@ -260,6 +222,10 @@ def test_the_lookup_from_dataset_to_model() -> None:
     assert lookup[65535] >= 300
 
 
+def keep(root: Path) -> None:
+    pass
+
+
 def remove_split(root: Path) -> None:
     for part in ("images", "masks"):
         shutil.rmtree(root / part / "test")
@@ -282,6 +248,10 @@ def add_boat(root: Path) -> None:
     Image.fromarray(ids).save(mask)
 
 
+HEADS = "--heads names 2 folders, but the model needs 0 (-)"
+INPUTS = "--extra-inputs names 1 folder, but the model needs 0 (-)"
+
+
 @pytest.mark.parametrize(
     ("change", "options", "message", "hint"),
     [
@@ -289,18 +259,8 @@ def add_boat(root: Path) -> None:
         (remove_masks, {}, "", "val"),
         (spoil_mask, {}, "unknown-value", "fullconv check"),
         (add_boat, {}, "does not know boat, which test of", "dataset.toml"),
-        (
-            lambda root: None,
-            {"heads": "a,b"},
-            "--heads names 2 folders, but the model needs 0 (-)",
-            "run the command again without --heads",
-        ),
-        (
-            lambda root: None,
-            {"extra_inputs": "depth"},
-            "--extra-inputs names 1 folder, but the model needs 0 (-)",
-            "run the command again without --extra-inputs",
-        ),
+        (keep, {"heads": "a,b"}, HEADS, "run the command again without --heads"),
+        (keep, {"extra_inputs": "depth"}, INPUTS, "run the command again without --extra-inputs"),
     ],
 )
 def test_what_cannot_be_evaluated(
@@ -308,14 +268,14 @@ def test_what_cannot_be_evaluated(
     scenes: Path,
     tmp_path: Path,
     change: Callable[[Path], None],
-    options: dict[str, str],
+    options: dict[str, Any],
     message: str,
     hint: str,
 ) -> None:
     root = copy_scenes(scenes, tmp_path / "data")
     change(root)
     with pytest.raises(FullconvError) as caught:
-        evaluate(predictor, root, **options)  # type: ignore[arg-type]
+        evaluate(predictor, root, **options)
     assert message in caught.value.message
     assert hint in caught.value.hint
     if change is add_boat:  # it must be known only in the split where it occurs
@@ -375,7 +335,7 @@ def test_test_time_augmentation(model_folder: Path, scenes: Path) -> None:
         (read(scenes / "masks/test" / f"{path.stem}.png"), predictor(path).mask)
         for path in sorted((scenes / "images/test").iterdir())
     ]
-    agree(averaged, by_definition(pairs, K))
+    check_metrics(averaged.metrics, pairs)
     assert averaged.metrics.mean_iou != plain.metrics.mean_iou
     assert evaluate(predictor, scenes).to_dict() == averaged.to_dict()
 

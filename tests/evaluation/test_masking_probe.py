@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from evaluated import write_dataset
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.labels import Labels
+from fullconv.evaluation import masking_probe
 from fullconv.evaluation.masking_probe import CONTENTS, hide, probe, probe_table
 from fullconv.evaluation.metrics import Metrics
 from fullconv.inference.predictor import Predictor
@@ -26,9 +28,7 @@ MakeModel = Callable[..., Model]
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Cats are red squares on green floors, dogs blue on yellow, with an ignored seam."""
-    root = tmp_path_factory.mktemp("animals")
-    for folder in ("images/val", "masks/val", "images/train", "masks/train"):
-        (root / folder).mkdir(parents=True)
+    pairs = []
     for number in range(6):
         kind = 1 + number % 2
         image, ids = np.zeros((40, 60, 3), np.uint8), np.zeros((40, 60), np.uint8)
@@ -36,11 +36,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         place = slice(8 + number, 24 + number), slice(10 + number, 30 + number)
         ids[6 + number : 26 + number, 8 + number : 32 + number] = 255
         ids[place], image[place] = kind, (RED if kind == 1 else BLUE)
-        split = "val" if number < 4 else "train"
-        Image.fromarray(image).save(root / f"images/{split}/{number}.png")
-        Image.fromarray(ids).save(root / f"masks/{split}/{number}.png")
-    (root / "dataset.toml").write_text('classes = ["background", "cat", "dog"]\n')
-    return root
+        pairs.append((image, ids))
+    root = tmp_path_factory.mktemp("animals")
+    return write_dataset(root, LABELS.names, val=pairs[:4], train=pairs[4:])
 
 
 class RulePredictor(Predictor):
@@ -94,13 +92,14 @@ def test_hidden_pixels_have_the_mean_color_and_shapes_are_black() -> None:
     is_object = np.array([False, True, True])
     shown = {s: hide(image, truth, is_object=is_object, content=s, color=GRAY) for s in CONTENTS}
     objects = (truth == 1) | (truth == 2)
-    assert (shown["everything"] == image).all()
-    assert (shown["foreground"][objects] == image[objects]).all()
-    assert (shown["foreground"][~objects] == GRAY).all()
-    assert (shown["background"][truth == 0] == image[truth == 0]).all()
-    assert (shown["background"][truth != 0] == GRAY).all()
-    assert (shown["shape"][objects] == 0).all()
-    assert (shown["shape"][~objects] == GRAY).all()
+    for content, visible, inside in (
+        ("everything", np.ones_like(objects), image),
+        ("foreground", objects, image),
+        ("background", truth == 0, image),
+        ("shape", objects, np.zeros_like(image)),
+    ):
+        assert (shown[content][visible] == inside[visible]).all()
+        assert (shown[content][~visible] == GRAY).all()
     assert image.max() == 23  # unchanged
 
 
@@ -144,10 +143,6 @@ def test_object_classes_that_cannot_be(
 def test_models_that_cannot_be_probed(
     make_model: MakeModel, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from types import SimpleNamespace
-
-    from fullconv.evaluation import masking_probe
-
     with_depth = predictor(make_model, by_color)
     object.__setattr__(with_depth.model, "extra_inputs", [SimpleNamespace(name="depth")])
     with pytest.raises(FullconvError, match="needs depth in addition to images"):

@@ -21,6 +21,10 @@ def noise(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
+SMALL = noise(3, 3)
+UNEVEN = "row 0 has 1 images, but there are 2 titles: a, b"
+
+
 def count(sheet: Any, color: tuple[int, int, int]) -> int:
     return int((np.asarray(sheet) == color).all(axis=-1).sum())
 
@@ -68,10 +72,7 @@ def test_images_of_several_shapes_have_one_width_and_bounded_height() -> None:
 
 @pytest.mark.parametrize(("rows", "images", "blocks"), [(3, 3, 1), (5, 3, 2), (5, 5, 1)])
 def test_many_rows_are_drawn_in_two_blocks(
-    rows: int,
-    images: int,
-    blocks: int,
-    texts: list[str],
+    rows: int, images: int, blocks: int, texts: list[str]
 ) -> None:
     cells = [[np.full((240, 320, 3), PURPLE, np.uint8)] * images] * rows
     names = [f"row {k}" for k in range(rows)]
@@ -92,14 +93,11 @@ def test_subsampling_mixes_no_values() -> None:
     ("call", "message"),
     [
         (lambda: contact_sheet([], ["a"]), "0 rows and 1 titles has nothing to draw"),
-        (
-            lambda: contact_sheet([[noise(3, 3)]], ["a", "b"]),
-            "row 0 has 1 images, but there are 2 titles: a, b",
-        ),
-        (lambda: contact_sheet([[noise(3, 3)]], ["a"], ["x", "y"]), "2 captions for 1 rows"),
+        (lambda: contact_sheet([[SMALL]], ["a", "b"]), UNEVEN),
+        (lambda: contact_sheet([[SMALL]], ["a"], ["x", "y"]), "2 captions for 1 rows"),
         (lambda: contact_sheet([[IDS]], ["a"]), "a sheet with ids needs the class table"),
-        (lambda: contact_sheet([[noise(3, 3)]], ["a"], longest_side=0), "0 pixels wide"),
-        (lambda: contact_sheet([[noise(3, 3) / 2]], ["a"]), "type float64; expected"),
+        (lambda: contact_sheet([[SMALL]], ["a"], longest_side=0), "0 pixels wide"),
+        (lambda: contact_sheet([[SMALL / 2]], ["a"]), "type float64; expected"),
     ],
 )
 def test_mistakes_are_explained(call: Callable[[], Any], message: str) -> None:

@@ -40,18 +40,12 @@ _CHUNK = 1 << 22  # numbers of drawn images that are held at once
 
 @dataclass(frozen=True)
 class Interval:
-    """A difference with its 95 % confidence interval.
+    """A difference as a fraction with its 95 % confidence interval."""
 
-    Args:
-        value: the difference on these images, fraction; NaN if one of the two is undefined.
-        low, high: ends of the interval; NaN with too few images.
-        significant_familywise: for classes, if they differ when all are tested at once.
-    """
-
-    value: float
-    low: float
+    value: float  # on these images; NaN if one of the two is undefined
+    low: float  # NaN with too few images
     high: float
-    significant_familywise: bool = False
+    significant_familywise: bool = False  # a class differs if all are tested at once
 
     @property
     def significant(self) -> bool:
@@ -61,26 +55,15 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """The differences of one model from another.
+    """The differences of one model from another."""
 
-    Args:
-        metrics: the differences of `METRICS`, by name.
-        classes: the differences of the K classes' IoU.
-    """
-
-    metrics: dict[str, Interval]
-    classes: tuple[Interval, ...]
+    metrics: dict[str, Interval]  # `METRICS` by name
+    classes: tuple[Interval, ...]  # IoU of the K classes
 
 
 def metric_values(sums: np.ndarray) -> np.ndarray:
-    """Compute `METRICS` and the IoU of each class; NaN for a class that does not occur.
-
-    Args:
-        sums: (..., 3, K) correct, true and predicted pixels.
-
-    Returns:
-        (..., 4 + K), equal to the values of `fullconv.evaluation.metrics.Metrics`.
-    """
+    """Compute `METRICS` and the IoU of each class, as `Metrics` does: (..., 4 + K), from correct,
+    true and predicted pixels: (..., 3, K)."""
     correct, true, predicted = np.moveaxis(np.asarray(sums, np.float64), -2, 0)
     iou = iou_from_sums(correct, true, predicted)
     pixels = true.sum(-1)
@@ -104,19 +87,16 @@ def differences(
         seed: of the drawn images; the same seed gives the same intervals.
     """
     images = (margins[0][:, 1] > 0).sum(0)  # that show each class: the same for every model
+    appearances = np.concatenate([np.full(len(METRICS), len(margins[0])), images])
     exact = [metric_values(model.sum(0)) for model in margins]
     drawn = _resample(margins, resamples, seed)
     left_out = [metric_values(model.sum(0) - model) for model in margins]
-    return [
-        _difference(
-            exact[k] - exact[0],
-            drawn[k] - drawn[0],
-            left_out[k] - left_out[0],
-            np.concatenate([np.full(len(METRICS), len(margins[0])), images]),
-            _familywise(margins[0], margins[k], images >= FEW, resamples, seed),
-        )
-        for k in range(1, len(margins))
-    ]
+    results = []
+    for k in range(1, len(margins)):
+        familywise = _familywise(margins[0], margins[k], images >= FEW, resamples, seed)
+        whole, resampled, reduced = (x[k] - x[0] for x in (exact, drawn, left_out))
+        results.append(_difference(whole, resampled, reduced, appearances, familywise))
+    return results
 
 
 def _chunks(resamples: int, images: int) -> Iterator[int]:
@@ -147,15 +127,8 @@ def _difference(
     images: np.ndarray,
     familywise: np.ndarray,
 ) -> Difference:
-    """Build the intervals.
-
-    Args:
-        exact: (4 + K,) differences on all images.
-        drawn: (B, 4 + K) differences of the resamples.
-        left_out: (n, 4 + K) differences without one image each.
-        images: (4 + K,) images that show what each value is about.
-        familywise: (K,) see `_familywise`.
-    """
+    """Build the intervals from the differences on all images (4 + K,), in the resamples (B, 4 + K),
+    and without one image each (n, 4 + K); `images` (4 + K,) counts those that show a class."""
     from scipy.stats import norm, t
 
     count, metrics = len(left_out), len(METRICS)
@@ -177,11 +150,11 @@ def _difference(
     # No interval with too few images; a point if the difference is the same in every image.
     enough = np.isfinite(exact) & (images >= FEW)
     varies, constant = enough & (spread > 0), enough & (spread == 0)
-    low = np.where(varies, exact + stretch * (low - exact), np.where(constant, exact, np.nan))
-    high = np.where(varies, exact + stretch * (high - exact), np.where(constant, exact, np.nan))
-
-    table = zip(exact.tolist(), low.tolist(), high.tolist(), strict=True)
-    intervals = [Interval(*row) for row in table]
+    low, high = (
+        np.where(varies, exact + stretch * (end - exact), np.where(constant, exact, np.nan))
+        for end in (low, high)
+    )
+    intervals = list(map(Interval, exact.tolist(), low.tolist(), high.tolist()))
     classes = [
         replace(interval, significant_familywise=bool(interval.significant and flag))
         for interval, flag in zip(intervals[metrics:], familywise, strict=True)
@@ -192,15 +165,11 @@ def _difference(
 def _familywise(
     first: np.ndarray, second: np.ndarray, tested: np.ndarray, resamples: int, seed: int
 ) -> np.ndarray:
-    """Test which classes differ when all are tested at once: (K,).
+    """Test which of the `tested` classes (K,) differ when all are tested at once: (K,).
 
     If the models did not differ, their counts of an image could be swapped. Each swap has a largest
     difference of any class, in units of the spread of that class. A class differs if its own
     difference exceeds 95 % of these (Westfall & Young, Resampling-Based Multiple Testing, 1993).
-
-    Args:
-        first, second: margins of the models.
-        tested: (K,) classes to test.
     """
     count, _, classes = first.shape
     random = np.random.default_rng(seed)

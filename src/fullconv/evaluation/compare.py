@@ -29,49 +29,36 @@ _MIN_RESAMPLES = 100
 
 @dataclass(frozen=True)
 class ComparedRun:
-    """One of the compared runs.
+    """One of the compared runs."""
 
-    Args:
-        name: short and unique among the runs.
-        folder: of the run; None for an evaluation or a counts file.
-        metrics: on the split.
-        protocol: its card.
-        settings: training options, if they are known.
-        log: the columns of log.csv, a number per epoch.
-    """
-
-    name: str
-    folder: Path | None
+    name: str  # short and unique among the runs
+    folder: Path | None  # of the run; None for an evaluation or a counts file
     metrics: Metrics
     protocol: Mapping[str, Any]
-    settings: Mapping[str, Any]
-    log: Mapping[str, Sequence[float]]
+    settings: Mapping[str, Any]  # training options, if they are known
+    log: Mapping[str, Sequence[float]]  # the columns of log.csv, a number per epoch
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs on the same images.
-
-    Args:
-        split: of the dataset.
-        head: name of the compared head; "" for the first.
-        runs: in the order in which they were passed.
-        differences: of each run after the first from the first.
-        varying: lines of the protocol card that differ and may do so.
-        resamples: of the bootstrap.
-    """
+    """Runs on the same images."""
 
     split: str
-    head: str
+    head: str  # "" for the first
     runs: tuple[ComparedRun, ...]
-    differences: tuple[Difference, ...]
-    varying: tuple[str, ...]
+    differences: tuple[Difference, ...]  # of each run after the first from the first
+    varying: tuple[str, ...]  # lines of the protocol card that differ and may do so
     resamples: int
 
     @property
     def images(self) -> int:
         """Number of images in the split."""
         return int(self.runs[0].protocol["images"])
+
+    @property
+    def compared(self) -> list[tuple[ComparedRun, Difference]]:
+        """Each run after the first, with its difference from the first."""
+        return list(zip(self.runs[1:], self.differences, strict=True))
 
     @property
     def differing_settings(self) -> dict[str, list[str]]:
@@ -93,21 +80,16 @@ class Comparison:
             }
             for run in self.runs
         ]
-        differences = [
-            {
-                "run": run.name,
-                "against": first.name,
-                **{name: _interval_dict(difference.metrics[name]) for name in METRICS},
-                "per_class_iou": {
-                    name: {
-                        **_interval_dict(interval),
-                        "significant_familywise": interval.significant_familywise,
-                    }
-                    for name, interval in zip(first.metrics.names, difference.classes, strict=True)
-                },
+        differences = []
+        for run, difference in self.compared:
+            classes = zip(first.metrics.names, difference.classes, strict=True)
+            per_class = {
+                name: {**_interval_dict(i), "significant_familywise": i.significant_familywise}
+                for name, i in classes
             }
-            for run, difference in zip(self.runs[1:], self.differences, strict=True)
-        ]
+            metrics = {name: _interval_dict(difference.metrics[name]) for name in METRICS}
+            names = {"run": run.name, "against": first.name}
+            differences.append({**names, **metrics, "per_class_iou": per_class})
         return {
             "split": self.split,
             "head": self.head,
@@ -137,13 +119,13 @@ def compare(
         head: name of a head of models with several. Default: the first.
         varying: lines of the protocol card that may differ because they are what is compared:
             pretrained_on, trained_on, test_time_augmentation.
-        resamples: of the bootstrap; see `fullconv.evaluation.bootstrap`.
-        seed: of the bootstrap.
+        resamples, seed: of the bootstrap; see `fullconv.evaluation.bootstrap`.
 
     Raises:
         FullconvError: no per-image counts, different protocols, or different images.
     """
-    sources = [_source(run) for run in runs]
+    # What to write for each run in a command.
+    sources = [run if isinstance(run, (str, Path)) else _folder(run) or "RUN" for run in runs]
     _check_arguments(sources, varying, resamples)
     split = split or _common_split(runs)
     names = _short_names(runs)
@@ -158,18 +140,16 @@ def compare(
     for other, source, other_head in zip(named[1:], sources[1:], heads[1:], strict=True):
         order = require_same_images(named[0], other, source)
         if other_head.classes != heads[0].classes:
-            raise FullconvError(
-                msg(
-                    "head {head} of {first} and {other} has different classes: {classes}; "
-                    "{other_classes}.",
-                    head=head,
-                    first=names[0],
-                    other=other[0],
-                    classes=truncated_list(heads[0].classes),
-                    other_classes=truncated_list(other_head.classes),
-                ),
-                msg("run the command again without --head"),
+            problem = msg(
+                "head {head} of {first} and {other} has different classes: {classes}; "
+                "{other_classes}.",
+                head=head,
+                first=names[0],
+                other=other[0],
+                classes=truncated_list(heads[0].classes),
+                other_classes=truncated_list(other_head.classes),
             )
+            raise FullconvError(problem, msg("run the command again without --head"))
         margins.append(other_head.margins[order])
 
     compared = []
@@ -191,33 +171,28 @@ def compare(
 
 def _check_arguments(sources: Sequence[Any], varying: Sequence[str], resamples: int) -> None:
     if len(sources) < 2:
-        raise FullconvError(
-            nmsg(
-                "{count} run was given; a comparison needs two or more.",
-                "{count} runs were given; a comparison needs two or more.",
-                len(sources),
-            ),
-            shell_command("fullconv", "compare", *sources, *["RUN"] * (2 - len(sources))),
+        problem = nmsg(
+            "{count} run was given; a comparison needs two or more.",
+            "{count} runs were given; a comparison needs two or more.",
+            len(sources),
         )
+        missing = ["RUN"] * (2 - len(sources))
+        raise FullconvError(problem, shell_command("fullconv", "compare", *sources, *missing))
     for line in varying:
         if line not in MAY_DIFFER:
-            raise FullconvError(
-                msg(
-                    "line {line!r} of the protocol card must not differ; these may: {lines}.",
-                    line=line,
-                    lines=truncated_list(MAY_DIFFER),
-                ),
-                shell_command("--allow-different", MAY_DIFFER[0]),
+            problem = msg(
+                "line {line!r} of the protocol card must not differ; these may: {lines}.",
+                line=line,
+                lines=truncated_list(MAY_DIFFER),
             )
+            raise FullconvError(problem, shell_command("--allow-different", MAY_DIFFER[0]))
     if resamples < _MIN_RESAMPLES:
-        raise FullconvError(
-            msg(
-                "{count} resamples are too few for an interval; expected {minimum} or more.",
-                count=resamples,
-                minimum=_MIN_RESAMPLES,
-            ),
-            shell_command("--resamples", RESAMPLES),
+        problem = msg(
+            "{count} resamples are too few for an interval; expected {minimum} or more.",
+            count=resamples,
+            minimum=_MIN_RESAMPLES,
         )
+        raise FullconvError(problem, shell_command("--resamples", RESAMPLES))
 
 
 def _folder(run: Any) -> Path | None:
@@ -227,11 +202,6 @@ def _folder(run: Any) -> Path | None:
     if isinstance(run, (str, Path)) and Path(run).suffix != ".npz":
         return run_containing(run) or Path(run)
     return None
-
-
-def _source(run: Any) -> Path | str:
-    """Return what to write for a run in a command."""
-    return run if isinstance(run, (str, Path)) else _folder(run) or "RUN"
 
 
 def _short_names(runs: Sequence[Any]) -> list[str]:
@@ -247,18 +217,17 @@ def _short_names(runs: Sequence[Any]) -> list[str]:
 
 def _evaluated_splits(run: Any) -> list[str]:
     folder = _folder(run)
-    if folder is not None:
-        return [split for split in _SPLITS if file_in(folder, split).is_file()]
-    return [_counts_of_evaluation(run).protocol["split"]]
+    if folder is None:
+        return [_counts_of_evaluation(run).protocol["split"]]
+    return [split for split in _SPLITS if file_in(folder, split).is_file()]
 
 
 def _common_split(runs: Sequence[Any]) -> str:
     """Return the first split that all runs have; else one that a run has, for the error."""
     splits = [_evaluated_splits(run) for run in runs]
     common = [split for split in splits[0] if all(split in other for other in splits)]
-    if common:
-        return common[0]
-    return next((split for split in _SPLITS if any(split in other for other in splits)), "val")
+    some = [split for split in _SPLITS if any(split in other for other in splits)]
+    return [*common, *some, "val"][0]
 
 
 def _counts_of_evaluation(run: Any) -> SplitConfusions:
@@ -266,23 +235,17 @@ def _counts_of_evaluation(run: Any) -> SplitConfusions:
     if isinstance(run, (str, Path)):
         return SplitConfusions.read(run)
     counts = getattr(run, "counts", None)
-    if not isinstance(counts, SplitConfusions):
-        raise FullconvError(
-            msg(
-                "cannot compare a value of type {type}; expected a folder, a Run or an Evaluation.",
-                type=type(run).__name__,
-            ),
-            'fc.compare("runs/a", "runs/b")',
-        )
-    return counts
+    if isinstance(counts, SplitConfusions):
+        return counts
+    problem = msg(
+        "cannot compare a value of type {type}; expected a folder, a Run or an Evaluation.",
+        type=type(run).__name__,
+    )
+    raise FullconvError(problem, 'fc.compare("runs/a", "runs/b")')
 
 
 def _counts(run: Any, name: str, split: str, first: Any) -> SplitConfusions:
-    """Return the counts of a run on a split.
-
-    Args:
-        first: the first run, whose data an evaluation to run should use.
-    """
+    """Return the counts of a run on a split, or say how to get them: on the data of the first."""
     folder = _folder(run)
     if folder is None:
         return _counts_of_evaluation(run)
@@ -292,42 +255,39 @@ def _counts(run: Any, name: str, split: str, first: Any) -> SplitConfusions:
         weights = weights_of(folder)
         if not counts.weights or not weights or counts.weights == weights:
             return counts
-        data = counts.data or "DATA"
-        raise FullconvError(
-            msg(
-                "{path} is from another model than the one in {model}.",
-                path=path,
-                model=folder / "model",
-            ),
-            shell_command("fullconv", "evaluate", folder, data, "--split", split),
+        model, data = folder / "model", counts.data or "DATA"
+        problem = msg(
+            "{path} is from another model than the one in {model}.", path=path, model=model
         )
+        raise FullconvError(problem, _evaluate_command(folder, data, split))
 
-    # Say how to get them.
-    splits, data = _evaluated_splits(run), _data_folder(run, first)
-    command = ("fullconv", "evaluate", folder, data, "--split", split)
+    splits = _evaluated_splits(run)
+    command = _evaluate_command(folder, _data_folder(run, first), split)
     if splits:
-        raise FullconvError(
-            msg(
-                "{name} has no per-image counts of {split}; it has those of {splits}.",
-                name=name,
-                split=split,
-                splits=truncated_list(splits),
-            ),
-            shell_command(*command),
+        problem = msg(
+            "{name} has no per-image counts of {split}; it has those of {splits}.",
+            name=name,
+            split=split,
+            splits=truncated_list(splits),
         )
-    if run_containing(folder) is not None:
+    elif run_containing(folder) is not None:
         problem = msg("{name} has no per-image counts of {split}.", name=name, split=split)
-        raise FullconvError(problem, shell_command(*command))
-    if folder.is_file() or (folder / "config.json").is_file():
-        words = shell_command(*command, "--counts", f"{folder.stem}_{split}.npz")
-        raise FullconvError(
-            msg("{path} is in no run, so its evaluations left no per-image counts.", path=folder),
-            msg("{command}   # and compare that file", command=words),
+    elif folder.is_file() or (folder / "config.json").is_file():
+        command += " " + shell_command("--counts", f"{folder.stem}_{split}.npz")
+        problem = msg(
+            "{path} is in no run, so its evaluations left no per-image counts.", path=folder
         )
-    raise FullconvError(
-        msg("{path} is no run folder: it has neither a model nor per-image counts.", path=folder),
-        "fullconv train DATA",
-    )
+        command = msg("{command}   # and compare that file", command=command)
+    else:
+        problem = msg(
+            "{path} is no run folder: it has neither a model nor per-image counts.", path=folder
+        )
+        command = "fullconv train DATA"
+    raise FullconvError(problem, command)
+
+
+def _evaluate_command(folder: Path, data: str, split: str) -> str:
+    return shell_command("fullconv", "evaluate", folder, data, "--split", split)
 
 
 def _data_folder(run: Any, first: Any) -> str:

@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fullconv.core.labels import ids_dtype
 from fullconv.evaluation.metrics import Metrics, iou_from_sums, nan_mean, none_if_nan, ratios
 from fullconv.inference.postprocess import label_regions
 
@@ -37,37 +38,27 @@ TOLERANCE = 0.0075  # of the diagonal
 AREAS = (1, 8**2, 16**2, 32**2, 64**2, 128**2, 256**2)  # smallest object of each size, in pixels
 BINS = 20  # of the confidence
 
+Flags = NDArray[np.bool_]  # (H, W)
 _BAND_BY_DISTANCE = np.searchsorted(WIDTHS, np.arange(1, WIDTHS[-1] + 2))
 
 
 class Quality:
-    """Counts for the error analysis of one head.
-
-    Args:
-        names: the K class names.
-
-    Attributes:
-        band_counts: (widths + 1, 3, K) pixels by the narrowest band that holds them: of each true
-            class, of each predicted class, and correct ones.
-        boundary_f1_sums: (2, K) sum of the boundary F1 over images, and the number of these images.
-        image_f1_sums: (2,) the same for the mean over classes of each image.
-        object_counts: (areas, 4, K) objects, objects that are at least half correct, their pixels,
-            and their correct pixels.
-        calibration_counts: (bins, 3) pixels, correct pixels, and the sum of their confidence.
-        image_iou: mean IoU of each image, in their order; NaN if nothing is labeled.
-        most_pixels, worst_image: (K, K) of true class i predicted as class j, the most pixels in
-            one image, and the number of this image.
-    """
+    """Counts for the error analysis of one head with K classes."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
         count = len(self.names)
+        # Pixels by the narrowest band that holds them: of each true and predicted class, correct.
         self.band_counts = np.zeros((len(WIDTHS) + 1, 3, count), np.int64)
+        # Sum of the boundary F1 over images, and their number: by class, and of the classes' mean.
         self.boundary_f1_sums = np.zeros((2, count))
         self.image_f1_sums = np.zeros(2)
+        # Objects, objects that are at least half correct, their pixels, their correct pixels.
         self.object_counts = np.zeros((len(AREAS), 4, count), np.int64)
+        # Pixels, correct pixels, and the sum of their confidence.
         self.calibration_counts = np.zeros((BINS, 3))
-        self.image_iou: list[float] = []
+        self.image_iou: list[float] = []  # the mean of each image; NaN if nothing is labeled
+        # Of true class i predicted as class j: the most pixels in one image, and its number.
         self.most_pixels = np.zeros((count, count), np.int64)
         self.worst_image = np.zeros((count, count), np.int32)
 
@@ -81,8 +72,7 @@ class Quality:
         """Count one image.
 
         Args:
-            truth: (H, W) class ids; K and above are ignored.
-            prediction: (H, W) class ids 0 .. K-1.
+            truth, prediction: (H, W) class ids; K and above are ignored in the ground truth.
             confusion: (K, K) of this image, see `fullconv.evaluation.metrics.confusion_matrix`.
             confidence: (H, W) probability of the predicted class, or None if unknown.
         """
@@ -93,21 +83,22 @@ class Quality:
         if not confusion.any():
             return
         count = len(self.names)
-        ids = np.minimum(truth, count).astype(np.uint16 if count < 2**16 - 1 else np.int32)
+        ids = np.minimum(truth, count).astype(ids_dtype(count))  # the id K is free for ignored ones
         correct = ids == prediction
         edge = edge_pixels(ids)
         self._count_bands(ids, prediction, correct, edge)
         self._count_edges(ids, prediction, edge)
         self._count_objects(ids, correct)
-        if confidence is not None:
-            self._count_confidence(confidence, correct, ids < count)
+        if confidence is None:
+            return
+        bins = np.minimum((confidence * np.float32(BINS)).astype(np.int64), BINS - 1)
+        bins[ids == count] = BINS
+        sums = [np.bincount(bins.ravel(), minlength=BINS + 1)]
+        sums += [np.bincount(bins.ravel(), x.ravel(), BINS + 1) for x in (correct, confidence)]
+        self.calibration_counts += np.stack(sums, axis=1)[:BINS]
 
     def _count_bands(
-        self,
-        ids: NDArray[Any],
-        prediction: NDArray[Any],
-        correct: NDArray[np.bool_],
-        edge: NDArray[np.bool_],
+        self, ids: NDArray[Any], prediction: NDArray[Any], correct: Flags, edge: Flags
     ) -> None:
         from scipy.ndimage import distance_transform_cdt  # the import takes 0.2 s
 
@@ -126,9 +117,7 @@ class Quality:
         self.band_counts[:, 1] += predicted.reshape(bands, count + 1)[:, :count]
         self.band_counts[:, 2] += by_truth[:, :, 1]
 
-    def _count_edges(
-        self, ids: NDArray[Any], prediction: NDArray[Any], edge: NDArray[np.bool_]
-    ) -> None:
+    def _count_edges(self, ids: NDArray[Any], prediction: NDArray[Any], edge: Flags) -> None:
         count = len(self.names)
         limit = math.hypot(*ids.shape) * TOLERANCE
         margin = math.ceil(limit)
@@ -150,7 +139,7 @@ class Quality:
         self.boundary_f1_sums[1, present] += 1
         self.image_f1_sums += (f1.mean(), 1)
 
-    def _count_objects(self, ids: NDArray[Any], correct: NDArray[np.bool_]) -> None:
+    def _count_objects(self, ids: NDArray[Any], correct: Flags) -> None:
         regions = label_regions(ids).ravel()
         sizes = np.bincount(regions)
         right = np.bincount(regions[correct.ravel()], minlength=len(sizes))
@@ -162,19 +151,6 @@ class Quality:
         amounts = (np.ones_like(sizes), (2 * right >= sizes).astype(np.int64), sizes, right)
         for row, amount in enumerate(amounts):
             np.add.at(self.object_counts[:, row], (bins, classes), amount)
-
-    def _count_confidence(
-        self,
-        confidence: NDArray[np.float32],
-        correct: NDArray[np.bool_],
-        labeled: NDArray[np.bool_],
-    ) -> None:
-        bins = np.minimum((confidence * np.float32(BINS)).astype(np.int64), BINS - 1)
-        bins[~labeled] = BINS
-        bins = bins.ravel()
-        for column, weights in enumerate((None, correct, confidence)):
-            sums = np.bincount(bins, None if weights is None else weights.ravel(), BINS + 1)
-            self.calibration_counts[:, column] += sums[:BINS]
 
     @property
     def band_iou(self) -> NDArray[np.float64]:
@@ -234,7 +210,7 @@ class Quality:
         }
 
 
-def edge_pixels(ids: NDArray[Any]) -> NDArray[np.bool_]:
+def edge_pixels(ids: NDArray[Any]) -> Flags:
     """Return the pixels with another id above, below, left or right: (H, W)."""
     edge = np.zeros(ids.shape, bool)
     vertical = ids[1:] != ids[:-1]
@@ -246,7 +222,7 @@ def edge_pixels(ids: NDArray[Any]) -> NDArray[np.bool_]:
     return edge
 
 
-def _framed(ids: NDArray[Any], chosen: NDArray[np.bool_], margin: int) -> NDArray[np.int32]:
+def _framed(ids: NDArray[Any], chosen: Flags, margin: int) -> NDArray[np.int32]:
     """Return the ids of the chosen pixels; -1 elsewhere and in a frame around them."""
     framed = np.full([size + 2 * margin for size in ids.shape], -1, np.int32)
     inner = framed[margin : margin + ids.shape[0], margin : margin + ids.shape[1]]
@@ -259,8 +235,7 @@ def _match_edges(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Match framed edge pixels with those of another map that are closer than `limit` pixels.
 
-    Returns:
-        Edge pixels of each class (K,), matched ones (K,), and the flat places of the others.
+    Return the edge pixels of each class (K,), matched ones (K,), and the others' flat places.
     """
     places = np.flatnonzero(edges >= 0)
     classes, others = edges.ravel()[places], others.ravel()

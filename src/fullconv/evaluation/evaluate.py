@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -78,14 +78,10 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Head:
-    """A head of the model for which the dataset has masks.
+    """A head of the model, by its number there, for which the dataset has masks.
 
-    Args:
-        name: of the head.
-        number: of the head in the model.
-        data_labels: class table of the masks.
-        names: class names of the model.
-        lookup: class id of the masks -> class id of the model; see `class_mapping`.
+    `data_labels` is the class table of the masks, `names` are the model's classes, and `lookup`
+    leads from the ids of the masks to those of the model, see `class_mapping`.
     """
 
     name: str
@@ -97,21 +93,17 @@ class Head:
 
 @dataclass(frozen=True)
 class EvaluationContext:
-    """The model, data and heads of an evaluation.
+    """The model with its options, the checked data and the heads of an evaluation.
 
-    Args:
-        model: with the options that were used.
-        report: check of the dataset, with the masks of all heads and the extra inputs.
-        split: whose images were evaluated.
-        heads: that were evaluated.
-        seconds: duration of the pass over the images.
+    The dataset has the masks of all heads and the extra inputs. `seconds` is the duration of the
+    pass over the images.
     """
 
     model: Segmenter
     report: CheckReport
     split: str
     heads: tuple[Head, ...]
-    seconds: float
+    seconds: float = 0.0
 
     @property
     def dataset(self) -> Dataset:
@@ -120,7 +112,8 @@ class EvaluationContext:
 
     def ground_truth(self, pair: Pair) -> list[np.ndarray]:
         """Read the masks of each head: (H, W) ids of the model; ignored pixels are out of range."""
-        return _ground_truth(self.heads, pair)
+        paths = zip(self.heads, (pair.mask, *pair.masks), strict=True)
+        return [head.lookup[read_mask(path, head.data_labels)] for head, path in paths]
 
 
 def evaluate(
@@ -187,28 +180,33 @@ def evaluate_altered(
 ) -> list[Evaluation]:
     """Evaluate once for each alteration of the images; see `evaluate`.
 
-    Args:
-        alterations: functions from an image (H, W, 3) uint8 and its ground truth (H, W) ids of the
-            model to the image that the model sees; None leaves images as they are.
-        folders: of additional heads, and of extra inputs, if they differ from their names.
-        options: only `flip` and `scales` are used. Without them, the model's options are used.
-        progress: called with (predictions done, predictions).
+    An alteration is a function from an image (H, W, 3) uint8 and its ground truth (H, W) ids of the
+    model to the image that the model sees; None leaves images as they are. `folders` are those of
+    additional heads and of extra inputs, if they differ from their names.
     """
     predictor = _as_float32(model, options)
     heads, report = _match_heads(predictor, data, split, folders, ignore_rules, checked)
+    context = EvaluationContext(predictor, report, split, tuple(heads))
     pairs = report.dataset.pairs_of(split)
     rows: list[list[list[csr_array]]] = [[[] for _ in heads] for _ in alterations]
     qualities = [[Quality(head.names) for head in heads if quality] for _ in alterations]
     done, ignored, sizes = 0, 0, set()
     started = time.monotonic()
 
+    def read(pair: Pair) -> tuple[np.ndarray, list[np.ndarray]]:
+        return read_image(pair.image), context.ground_truth(pair)
+
     with BackgroundWorker() as background:
-        for pair, image, truths in _read_ahead(heads, pairs):
+        for pair, (image, truths) in prefetch(read, pairs):
             sizes.add(image.shape[:2])
             ignored += int((truths[0] >= len(predictor.labels)).sum())
             for head_rows, head_qualities, alter in zip(rows, qualities, alterations, strict=True):
                 altered = alter(image, truths[0]) if alter else image
-                predictions = _predict(predictor, altered, pair, with_confidence=quality)
+                predictions = (
+                    predictor.predict_with_confidence(altered, pair.inputs)
+                    if quality
+                    else [(ids, None) for ids in predictor.label_maps(altered, pair.inputs)]
+                )
                 for k, (head, truth) in enumerate(zip(heads, truths, strict=True)):
                     ids, confidence = predictions[head.number]
                     confusion = confusion_matrix(truth, ids, len(head.names))
@@ -220,8 +218,7 @@ def evaluate_altered(
                     progress(done, len(pairs) * len(alterations))
         background.wait()
 
-    seconds = time.monotonic() - started
-    context = EvaluationContext(predictor, report, split, tuple(heads), seconds)
+    context = replace(context, seconds=time.monotonic() - started)
     card = protocol_card(
         fingerprint=report.fingerprint,
         split=split,
@@ -261,42 +258,15 @@ def _evaluation(
     return Evaluation(first, card, metrics, left_out, tuple(qualities), context, counts)
 
 
-def _read_ahead(
-    heads: Sequence[Head], pairs: Sequence[Pair]
-) -> Iterator[tuple[Pair, np.ndarray, list[np.ndarray]]]:
-    """Yield each pair with its image and ground truth, reading the next one in the background."""
-
-    def read(pair: Pair) -> tuple[np.ndarray, list[np.ndarray]]:
-        return read_image(pair.image), _ground_truth(heads, pair)
-
-    for pair, (image, truths) in prefetch(read, pairs):
-        yield pair, image, truths
-
-
-def _ground_truth(heads: Sequence[Head], pair: Pair) -> list[np.ndarray]:
-    paths = zip(heads, (pair.mask, *pair.masks), strict=True)
-    return [head.lookup[read_mask(path, head.data_labels)] for head, path in paths]
-
-
-def _predict(
-    model: Segmenter, image: np.ndarray, pair: Pair, *, with_confidence: bool
-) -> list[tuple[np.ndarray, np.ndarray | None]]:
-    """Return (H, W) ids of every head of the model, and their confidence or None."""
-    if with_confidence:
-        return model.predict_with_confidence(image, pair.inputs)
-    return [(ids, None) for ids in model.label_maps(image, pair.inputs)]
-
-
 def _as_float32(model: Segmenter | str | Path, options: PredictOptions | None) -> Segmenter:
     """Return the model in float32, so that its metrics do not depend on the machine. A model that
     was passed as an object stays unchanged."""
-    given = copy(model) if isinstance(model, Segmenter) else load(model, precision="float32")
-    predictor = given
-    if isinstance(given, Predictor) and given.runtime.precision != "float32":
-        predictor = Predictor(
-            given.model, device=given.device, precision="float32", tile=given.tile
-        )
-    predictor.set_options(options if options and options.averaged else given.options)
+    predictor = copy(model) if isinstance(model, Segmenter) else load(model, precision="float32")
+    options = options if options and options.averaged else predictor.options
+    if isinstance(predictor, Predictor) and predictor.runtime.precision != "float32":
+        network, device, tile = predictor.model, predictor.device, predictor.tile
+        predictor = Predictor(network, device=device, precision="float32", tile=tile)
+    predictor.set_options(options)
     return predictor
 
 
@@ -308,8 +278,7 @@ def _match_heads(
     ignore_rules: str,
     checked: Sequence[CheckReport],
 ) -> tuple[list[Head], CheckReport]:
-    """Return the heads that the dataset has masks for, and the dataset's report with these masks
-    and the model's extra inputs."""
+    """Return the heads that the dataset has masks for, and the dataset's report with these."""
     names = [model.info.head, *model.heads]
     if checked:
         matched, reports, report = names, list(checked), checked[0]
@@ -359,13 +328,8 @@ def class_mapping(report: CheckReport, model: Labels, split: str) -> np.ndarray:
 
     Ids without a class of the model, and the ignore index, map to a number out of range.
 
-    Args:
-        report: of the dataset.
-        model: the model's class table.
-        split: whose classes the model must know; classes without a pixel there do not count.
-
     Raises:
-        FullconvError: the split shows a class that the model does not know.
+        FullconvError: the split has pixels of a class that the model does not know.
     """
     data, pixels = report.dataset.labels, report.class_pixels[split]
     present = [name for name, count in zip(data.names, pixels, strict=True) if count]
@@ -377,16 +341,14 @@ def class_mapping(report: CheckReport, model: Labels, split: str) -> np.ndarray:
             command = shell_command("fullconv", "train", root)
             other = msg("{command}   # to train a model with these classes; or", command=command)
             hint = join([other, hint])
-        raise FullconvError(
-            msg(
-                "the model does not know {unknown}, which {split} of {root} shows; it has {names}.",
-                unknown=truncated_list(unknown),
-                split=split,
-                root=root,
-                names=truncated_list(model.names),
-            ),
-            hint,
+        problem = msg(
+            "the model does not know {unknown}, which {split} of {root} shows; it has {names}.",
+            unknown=truncated_list(unknown),
+            split=split,
+            root=root,
+            names=truncated_list(model.names),
         )
+        raise FullconvError(problem, hint)
     size = max(data.ignore_index, len(data)) + 1
     lookup = np.full(size, np.iinfo(np.int32).max, dtype=np.int32)
     for k, name in enumerate(data.names):
@@ -406,19 +368,15 @@ def _table_with_model_classes(report: CheckReport, model: Labels) -> Message:
     values = {value: name for value, name in values.items() if name}
     table = {value: name if name in model.names else IGNORE for value, name in values.items()}
     head, *lines = map_table(table).splitlines()
-    unknown = [name not in (*model.names, IGNORE) for name in values.values()]
     lines = [
-        msg("{line}   # {name}", line=line, name=name) if lost else line
-        for line, name, lost in zip(lines, values.values(), unknown, strict=True)
+        line if name in (*model.names, IGNORE) else msg("{line}   # {name}", line=line, name=name)
+        for line, name in zip(lines, values.values(), strict=True)
     ]
     paste = msg(
         "{where_to_paste} (replace ignore by a class of the model that means the same):",
         where_to_paste=where_to_paste(dataset.root, whole=True),
     )
-    options = [
-        f"{key} = {json.dumps(settings[key])}"
-        for key in ("images", "masks", "layout")
-        if key in settings
-    ]
+    keys = [key for key in ("images", "masks", "layout") if key in settings]
+    options = [f"{key} = {json.dumps(settings[key])}" for key in keys]
     classes = f"classes = {json.dumps(list(model.names), ensure_ascii=False)}"
     return join([paste, *options, classes, head, *lines])

@@ -25,21 +25,22 @@ from fullconv.evaluation.evaluate import Evaluation, evaluate_altered
 from fullconv.evaluation.metrics import nan_mean
 from fullconv.inference.predictor import Predictor, load
 
-CONTENTS = ("everything", "foreground", "background", "shape")
+_TITLES = {
+    "everything": msg("whole images"),
+    "foreground": msg("objects only"),
+    "background": msg("context only"),
+    "shape": msg("shapes only"),
+}
+CONTENTS = tuple(_TITLES)
 _BLACK = (0, 0, 0)
 
 
 @dataclass(frozen=True)
 class Probe:
-    """The metrics of a model by what its images contained.
+    """The metrics of a model by what its images contained."""
 
-    Args:
-        foreground: names of the object classes.
-        evaluations: for each of `CONTENTS`, over all classes.
-    """
-
-    foreground: tuple[str, ...]
-    evaluations: dict[str, Evaluation]
+    foreground: tuple[str, ...]  # names of the object classes
+    evaluations: dict[str, Evaluation]  # for each of `CONTENTS`, over all classes
 
     def mean_iou(self, content: str) -> float:
         """Return the mean over the object classes of the ground truth; NaN if there are none."""
@@ -68,13 +69,8 @@ def probe(
 ) -> Probe:
     """Evaluate a model four times: on whole images, objects only, context only, and shapes only.
 
-    Args:
-        model: a model or its path.
-        data: a dataset or its folder. Classes are matched by name.
-        split: "train", "val" or "test".
-        foreground: names of the object classes. Default: all but the background.
-        ignore_rules: see `fullconv.data.check.ignore_rules.apply_ignore_rules`.
-        progress: called with (predictions done, predictions), over all four.
+    `foreground` names the object classes: all but the background by default. `progress` is called
+    with (predictions done, predictions), over all four. See `fullconv.evaluate` for the others.
 
     Raises:
         FullconvError: an exported model or one with extra inputs, or no class or all classes are
@@ -82,34 +78,28 @@ def probe(
     """
     predictor = model if isinstance(model, Predictor) else load(model, precision="float32")
     if not isinstance(predictor, Predictor):
-        raise FullconvError(
-            msg(
-                "{model} is an exported model, which does not store the mean color that its "
-                "backbone sees as zero.",
-                model=model,
-            ),
-            msg("fullconv probe MODEL DATA   # with the model that was exported"),
+        problem = msg(
+            "{model} is an exported model, which does not store the mean color that its "
+            "backbone sees as zero.",
+            model=model,
         )
+        hint = msg("fullconv probe MODEL DATA   # with the model that was exported")
+        raise FullconvError(problem, hint)
     if predictor.model.extra_inputs:
-        raise FullconvError(
-            msg(
-                "the model needs {name} in addition to images, which would show objects that the "
-                "image hides.",
-                name=predictor.model.extra_inputs[0].name,
-            ),
-            msg("fullconv probe MODEL DATA   # with a model that needs only images"),
+        problem = msg(
+            "the model needs {name} in addition to images, which would show objects that the "
+            "image hides.",
+            name=predictor.model.extra_inputs[0].name,
         )
+        hint = msg("fullconv probe MODEL DATA   # with a model that needs only images")
+        raise FullconvError(problem, hint)
     names = predictor.labels.names
     objects = _object_classes(names, foreground)
     mean = tuple(round(255 * fraction) for fraction in predictor.model.card.mean)
     is_object = np.array([name in objects for name in names])
+    hiding = [partial(hide, is_object=is_object, content=c, color=mean) for c in CONTENTS]
     results = evaluate_altered(
-        predictor,
-        data,
-        [partial(hide, is_object=is_object, content=content, color=mean) for content in CONTENTS],
-        split=split,
-        ignore_rules=ignore_rules,
-        progress=progress,
+        predictor, data, hiding, split=split, ignore_rules=ignore_rules, progress=progress
     )
     return Probe(objects, dict(zip(CONTENTS, results, strict=True)))
 
@@ -122,13 +112,11 @@ def hide(
     content: str,
     color: tuple[int, ...],
 ) -> np.ndarray:
-    """Return a copy of an image in which everything is hidden but `content`.
+    """Return a copy of an image (H, W, 3) in which everything is hidden but one of `CONTENTS`.
 
     Args:
-        image: (H, W, 3) uint8 RGB.
         truth: (H, W) class ids; K and above are ignored.
         is_object: (K,) true for object classes.
-        content: one of `CONTENTS`.
         color: RGB 0-255 of hidden pixels.
     """
     if content == "everything":
@@ -147,18 +135,12 @@ def hide(
 
 def probe_table(result: Probe) -> str:
     """Format a probe for a terminal: the four mean IoUs, then a line per object class."""
-    titles = {
-        "everything": msg("whole images"),
-        "foreground": msg("objects only"),
-        "background": msg("context only"),
-        "shape": msg("shapes only"),
-    }
     whole = result.mean_iou("everything")
     rows: list[list[str]] = [[msg("mean IoU of the objects"), "", msg("of whole images")]]
     for content in CONTENTS:
         value = result.mean_iou(content)
-        rows.append([titles[content], percent(value), percent(value / whole, 0) if whole else "-"])
-    classes: list[list[str]] = [[msg("IoU"), *titles.values()]]
+        rows.append([_TITLES[content], percent(value), percent(value / whole, 0) if whole else "-"])
+    classes: list[list[str]] = [[msg("IoU"), *_TITLES.values()]]
     metrics = [result.evaluations[content].metrics for content in CONTENTS]
     for k, name in enumerate(metrics[0].names):
         if name in result.foreground and not np.isnan(metrics[0].class_iou[k]):
@@ -167,26 +149,17 @@ def probe_table(result: Probe) -> str:
 
 
 def _object_classes(names: Sequence[str], foreground: Sequence[str]) -> tuple[str, ...]:
+    known, option = truncated_list(names), shell_command("--foreground", names[-1])
     for name in foreground:
         if name not in names:
-            raise FullconvError(
-                msg(
-                    "the model has no class {name!r}; it has {names}.",
-                    name=name,
-                    names=truncated_list(names),
-                ),
-                shell_command("--foreground", names[-1]),
+            problem = msg(
+                "the model has no class {name!r}; it has {names}.", name=name, names=known
             )
+            raise FullconvError(problem, option)
     objects = tuple(foreground) or tuple(name for name in names if not is_background(name))
     if len(objects) == len(names):
         raise FullconvError(
-            msg(
-                "all of {names} would be foreground; none is named background.",
-                names=truncated_list(names),
-            ),
-            msg(
-                "{option}   # comma-separated names of the object classes",
-                option=shell_command("--foreground", names[-1]),
-            ),
+            msg("all of {names} would be foreground; none is named background.", names=known),
+            msg("{option}   # comma-separated names of the object classes", option=option),
         )
     return objects

@@ -21,9 +21,7 @@ from fullconv.core.text import LIST_LIMIT, align_columns, percent, truncated_lis
 def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int) -> np.ndarray:
     """Count the pixels of each true class that were predicted as each class: (K, K) int64.
 
-    Args:
-        truth: class ids of any shape; those outside 0 .. K-1 are ignored.
-        prediction: class ids 0 .. K-1 of the same shape.
+    Both are class ids of any shape; true ones outside 0 .. K-1 are ignored.
     """
     valid = (truth >= 0) & (truth < num_classes)
     pairs = num_classes * truth[valid].astype(np.int64) + prediction[valid]
@@ -32,12 +30,7 @@ def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int
 
 
 def iou_from_sums(correct: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Return intersection over union; NaN where a class does not occur.
-
-    Args:
-        correct, true, predicted: pixels of each class that are correct, that the ground truth
-            has, and that were predicted; of any shape.
-    """
+    """Return intersection over union from the pixels of each class; NaN where it does not occur."""
     return ratios(correct, true + predicted - correct)
 
 
@@ -157,12 +150,10 @@ def _head_table(metrics: Mapping[str, Any]) -> str:
     iou, recall = metrics["per_class_iou"], metrics["per_class_accuracy"]
     precision = metrics.get("per_class_precision", {})  # missing in files of earlier versions
     absent = [name for name, value in iou.items() if value is None]
+    listed = [name for name in iou if name not in absent or len(absent) <= LIST_LIMIT]
     rows: list[list[str]] = [[msg("class"), msg("IoU"), msg("recall (accuracy)"), msg("precision")]]
-    rows += [
-        [name, *(percent(values.get(name), 2) for values in (iou, recall, precision))]
-        for name in iou
-        if name not in absent or len(absent) <= LIST_LIMIT
-    ]
+    for name in listed:
+        rows.append([name, *(percent(x.get(name), 2) for x in (iou, recall, precision))])
     notes = []
     if never := never_predicted(metrics):
         notes.append(msg("never predicted: {names}", names=truncated_list(never)))
@@ -171,5 +162,5 @@ def _head_table(metrics: Mapping[str, Any]) -> str:
         notes.append(
             msg("in neither ground truth nor prediction, not averaged: {names}", names=names)
         )
-    parts = [align_columns(four), align_columns(rows)] + ([translate(join(notes))] if notes else [])
+    parts = [align_columns(four), align_columns(rows), *([translate(join(notes))] if notes else [])]
     return "\n\n".join(parts)

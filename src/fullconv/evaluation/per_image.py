@@ -52,15 +52,10 @@ _DAMAGED = (
 
 @dataclass(frozen=True)
 class ImageConfusions:
-    """Confusion matrices of one head.
-
-    Args:
-        classes: names of the K classes.
-        counts: (n, K * K) sparse pixel counts.
-    """
+    """Confusion matrices of one head."""
 
     classes: tuple[str, ...]
-    counts: csr_array
+    counts: csr_array  # (n, K * K) pixels
 
     @classmethod
     def from_rows(cls, classes: Sequence[str], rows: Sequence[csr_array]) -> ImageConfusions:
@@ -84,16 +79,13 @@ class ImageConfusions:
         size = len(self.classes)
         cells = self.counts.tocoo()
         truth, prediction = np.divmod(cells.col, size)
-        correct = truth == prediction
+        correct = cells.data * (truth == prediction)
+        first = cells.row.astype(np.int64) * size  # of the places of an image
         sums = [
-            csr_array((pixels, (image, column)), shape=(len(self), size)).toarray()
-            for pixels, image, column in (
-                (cells.data[correct], cells.row[correct], truth[correct]),
-                (cells.data, cells.row, truth),
-                (cells.data, cells.row, prediction),
-            )
+            np.bincount(first + classes, pixels, len(self) * size).reshape(-1, size)
+            for classes, pixels in ((truth, correct), (truth, cells.data), (prediction, cells.data))
         ]
-        return np.stack(sums, axis=1).astype(np.float64)
+        return np.stack(sums, axis=1)
 
 
 def sparse_row(confusion: np.ndarray) -> csr_array:
@@ -108,23 +100,14 @@ def content_fingerprint(hashes: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class SplitConfusions:
-    """Confusion matrices of one evaluation, for all heads.
+    """Confusion matrices of one evaluation, for all heads."""
 
-    Args:
-        images: name of each image, unique in its split.
-        contents: fingerprint of each image, see `content_fingerprint`.
-        heads: by name, the first head first; "" if there is only one.
-        protocol: see `fullconv.evaluation.protocol.protocol_card`.
-        data: folder of the dataset.
-        weights: sha256 of the model's weights, or "" if unknown.
-    """
-
-    images: tuple[str, ...]
-    contents: tuple[str, ...]
-    heads: Mapping[str, ImageConfusions]
-    protocol: Mapping[str, Any]
-    data: str = ""
-    weights: str = ""
+    images: tuple[str, ...]  # names, unique in their split
+    contents: tuple[str, ...]  # see `content_fingerprint`
+    heads: Mapping[str, ImageConfusions]  # the first head first; "" if there is only one
+    protocol: Mapping[str, Any]  # see `fullconv.evaluation.protocol.protocol_card`
+    data: str = ""  # folder of the dataset
+    weights: str = ""  # sha256 of the model's weights, if it is known
 
     def save(self, path: str | Path) -> Path:
         """Write the file atomically.
@@ -133,15 +116,8 @@ class SplitConfusions:
             FullconvError: the file cannot be written.
         """
         path = Path(path)
-        facts = {
-            "format": FORMAT,
-            "images": self.images,
-            "contents": self.contents,
-            "heads": {name: head.classes for name, head in self.heads.items()},
-            "protocol": self.protocol,
-            "data": self.data,
-            "weights": self.weights,
-        }
+        classes = {name: head.classes for name, head in self.heads.items()}
+        facts = {"format": FORMAT, **vars(self), "heads": classes}
         text = json.dumps(facts, ensure_ascii=False).encode()
         arrays = {"facts": np.frombuffer(text, np.uint8)}
         for number, head in enumerate(self.heads.values()):
@@ -155,14 +131,11 @@ class SplitConfusions:
         try:
             atomic_write(path, content.getvalue())
         except OSError as error:
-            raise FullconvError(
-                msg(
-                    "could not write per-image counts to {path}: {reason}.",
-                    path=path,
-                    reason=error.strerror or error,
-                ),
-                "--counts ANOTHER_FOLDER/counts.npz",
-            ) from error
+            reason = error.strerror or error
+            problem = msg(
+                "could not write per-image counts to {path}: {reason}.", path=path, reason=reason
+            )
+            raise FullconvError(problem, "--counts ANOTHER_FOLDER/counts.npz") from error
         return path
 
     @classmethod
@@ -178,41 +151,7 @@ class SplitConfusions:
         path = Path(path)
         try:
             with path.open("rb") as content, zipfile.ZipFile(content) as archive:
-                if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
-                    raise ValueError(msg("it holds more than {gib} GiB", gib=MAX_BYTES >> 30))
-                facts = json.loads(_read_array(archive, "facts").tobytes())
-                if facts["format"] not in (FORMAT, _FORMER):
-                    raise ValueError(
-                        msg(
-                            "its format is {format!r}; this version reads {known!r}",
-                            format=facts["format"],
-                            known=FORMAT,
-                        )
-                    )
-                if facts["format"] == _FORMER:
-                    facts = current_names(facts)
-                images = tuple(map(str, facts["images"]))
-                heads = {}
-                for number, (name, classes) in enumerate(facts["heads"].items()):
-                    if facts["format"] == FORMAT:
-                        names = [f"{part}_{number}" for part in _PARTS]
-                    else:
-                        names = [part + (f"_{number}" if number else "") for part in _FORMER_PARTS]
-                    pixels, columns, ends = (_read_array(archive, key) for key in names)
-                    if facts["format"] == _FORMER:
-                        ends = np.concatenate([np.zeros(1, ends.dtype), ends])
-                    classes = tuple(map(str, classes))
-                    heads[name] = ImageConfusions(
-                        classes, _checked(pixels, columns, ends, len(images), len(classes))
-                    )
-            return cls(
-                images,
-                tuple(map(str, facts["contents"])),
-                heads,
-                dict(facts["protocol"]),
-                str(facts["data"]),
-                str(facts["weights"]),
-            )
+                return cls._from_archive(archive)
         except FileNotFoundError:
             reason: str = msg("there is no such file")
         except _DAMAGED as error:
@@ -222,6 +161,34 @@ class SplitConfusions:
             msg("cannot read {path} as per-image counts: {reason}.", path=path, reason=reason),
             shell_command("fullconv", "evaluate", "MODEL", "DATA", "--counts", path),
         )
+
+    @classmethod
+    def _from_archive(cls, archive: zipfile.ZipFile) -> SplitConfusions:
+        if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
+            raise ValueError(msg("it holds more than {gib} GiB", gib=MAX_BYTES >> 30))
+        facts = json.loads(_read_array(archive, "facts").tobytes())
+        form = facts["format"]
+        if form not in (FORMAT, _FORMER):
+            problem = msg(
+                "its format is {format!r}; this version reads {known!r}", format=form, known=FORMAT
+            )
+            raise ValueError(problem)
+        if form == _FORMER:
+            facts = current_names(facts)
+        images = tuple(map(str, facts["images"]))
+        heads = {}
+        for number, (name, classes) in enumerate(facts["heads"].items()):
+            if form == FORMAT:
+                names = [f"{part}_{number}" for part in _PARTS]
+            else:
+                names = [part + (f"_{number}" if number else "") for part in _FORMER_PARTS]
+            pixels, columns, ends = (_read_array(archive, key) for key in names)
+            if form == _FORMER:
+                ends = np.concatenate([np.zeros(1, ends.dtype), ends])
+            matrix = _checked(pixels, columns, ends, len(images), len(classes))
+            heads[name] = ImageConfusions(tuple(map(str, classes)), matrix)
+        contents, protocol = tuple(map(str, facts["contents"])), dict(facts["protocol"])
+        return cls(images, contents, heads, protocol, str(facts["data"]), str(facts["weights"]))
 
     def head(self, name: str = "") -> ImageConfusions:
         """Return the counts of a head; the first one by default.
@@ -233,35 +200,28 @@ class SplitConfusions:
             return next(iter(self.heads.values()))
         if name in self.heads:
             return self.heads[name]
-        if any(self.heads):
+        if not any(self.heads):
             raise FullconvError(
-                msg(
-                    "no head {name!r} was evaluated; there are {heads}.",
-                    name=name,
-                    heads=truncated_list([*self.heads]),
-                ),
-                f"--head {next(iter(self.heads))}",
+                msg("no head {name!r} was evaluated; the model has only one head.", name=name),
+                msg("run the command again without --head"),
             )
-        raise FullconvError(
-            msg("no head {name!r} was evaluated; the model has only one head.", name=name),
-            msg("run the command again without --head"),
-        )
+        heads = truncated_list([*self.heads])
+        problem = msg("no head {name!r} was evaluated; there are {heads}.", name=name, heads=heads)
+        raise FullconvError(problem, f"--head {next(iter(self.heads))}")
 
 
 def _read_array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     """Read a one-dimensional array of integers; memory is bounded by the size of the entry."""
     content = archive.read(f"{name}.npy")
     file = io.BytesIO(content)
-    version = np.lib.format.read_magic(file)
-    read_header = {
+    headers = {
         (1, 0): np.lib.format.read_array_header_1_0,
         (2, 0): np.lib.format.read_array_header_2_0,
-    }[version]
-    shape, _, dtype = read_header(file)
+    }
+    shape, _, dtype = headers[np.lib.format.read_magic(file)](file)
     if dtype.kind not in "ui" or len(shape) != 1 or not 0 <= shape[0] <= len(content):
-        raise ValueError(
-            msg("{name} is no list of integers, but {dtype}", name=name, dtype=str(dtype))
-        )
+        text = msg("{name} is no list of integers, but {dtype}", name=name, dtype=str(dtype))
+        raise ValueError(text)
     return np.frombuffer(content, dtype, shape[0], file.tell())
 
 
@@ -321,10 +281,6 @@ def weights_of(run: Path) -> str:
 
 
 def save_next_to_run(counts: SplitConfusions, run: Path) -> Path:
-    """Write the counts of a run's model next to its metrics.
-
-    Raises:
-        FullconvError: the file cannot be written.
-    """
+    """Write the counts of a run's model next to its metrics; see `SplitConfusions.save`."""
     with_weights = replace(counts, weights=weights_of(run))
     return with_weights.save(file_in(run, counts.protocol["split"]))

@@ -22,7 +22,7 @@ AUGMENTATION = "test_time_augmentation"
 MAY_DIFFER = ("pretrained_on", "trained_on", AUGMENTATION)
 _LISTED = 5  # images that a message spells out
 
-Named = tuple[str, SplitConfusions]
+Named = tuple[str, SplitConfusions]  # a name and its counts
 
 
 def protocol_card(
@@ -39,10 +39,7 @@ def protocol_card(
 ) -> dict[str, Any]:
     """Return the protocol card: two numbers are comparable only if their cards agree.
 
-    Args:
-        trained_on: the images that the model was trained on, see
-            `fullconv.data.check.training_overlap.describe_training_overlap`.
-        sizes: (H, W) of the images.
+    `trained_on` is what `describe_training_overlap` returned, `sizes` are (H, W) of the images.
     """
     image_size = "original"
     by_area = sorted(set(sizes), key=lambda size: (size[0] * size[1], size))
@@ -68,13 +65,10 @@ def protocol_card(
 def require_same_protocol(
     first: Named, other: Named, varying: Sequence[str], sources: Sequence[Path | str], number: int
 ) -> None:
-    """Refuse evaluations whose protocol cards differ.
+    """Refuse evaluations whose protocol cards differ, in other lines than `varying`.
 
-    Args:
-        first, other: name and counts.
-        varying: lines that may differ.
-        sources: what was passed for each run, for commands to paste; `first` is the first.
-        number: place of `other` among them.
+    `sources` is what was passed for each run, for commands to paste: `first` is the first and
+    `other` has this number.
 
     Raises:
         FullconvError: lists each line that differs, with both values.
@@ -86,13 +80,12 @@ def require_same_protocol(
     if not unlike:
         return
     unlike.sort(key=lambda line: line == "data_fingerprint")  # the least telling line last
-    rows: list[str] = [
-        msg(
-            "{first} and {other} cannot be compared: their evaluation protocols differ.",
-            first=name,
-            other=other_name,
-        )
-    ]
+    head = msg(
+        "{first} and {other} cannot be compared: their evaluation protocols differ.",
+        first=name,
+        other=other_name,
+    )
+    rows = [head]
     rows += [msg("  {line}: {values}", line=line, values=_values(line, *cards)) for line in unlike]
     if "data_fingerprint" in unlike and cards[0].get("split") == cards[1].get("split"):
         problem = _image_differences(first, other)
@@ -101,31 +94,27 @@ def require_same_protocol(
             split=_split(other_counts),
         )
         rows.append(msg("  ({problem})", problem=problem or same))
-    hint = suggest_command(unlike, (counts, other_counts), sources, number, varying)
+    hint = _suggest_command(unlike, (counts, other_counts), sources, number, varying)
     raise FullconvError(join(rows), hint)
 
 
 def require_same_images(first: Named, other: Named, source: Path | str = "RUN") -> np.ndarray:
     """Return the place of each image of the first evaluation in the other one: (n,) int64.
 
-    Args:
-        first, other: name and counts.
-        source: what was passed for the other run, for a command to paste.
+    `source` is what was passed for the other run, for a command to paste.
 
     Raises:
         FullconvError: only one of them has some images, or their content differs.
     """
-    problem = _image_differences(first, other)
-    if problem:
-        raise FullconvError(
-            msg(
-                "{first} and {other} were not evaluated on the same images: {problem}.",
-                first=first[0],
-                other=other[0],
-                problem=problem,
-            ),
-            _evaluate_command(source, first[1]),
+    differences = _image_differences(first, other)
+    if differences:
+        problem = msg(
+            "{first} and {other} were not evaluated on the same images: {problem}.",
+            first=first[0],
+            other=other[0],
+            problem=differences,
         )
+        raise FullconvError(problem, _evaluate_command(source, first[1]))
     places = {name: k for k, name in enumerate(other[1].images)}
     return np.array([places[name] for name in first[1].images], dtype=np.int64)
 
@@ -133,23 +122,19 @@ def require_same_images(first: Named, other: Named, source: Path | str = "RUN") 
 def _image_differences(first: Named, other: Named) -> Message | None:
     """Describe images that only one evaluation has, and images whose files differ."""
     (name, counts), (other_name, other_counts) = first, other
-    contents = dict(zip(other_counts.images, other_counts.contents, strict=True))
-    missing = [image for image in counts.images if image not in contents]
-    additional = sorted(set(other_counts.images) - set(counts.images))
-    changed = [
-        image
-        for image, content in zip(counts.images, counts.contents, strict=True)
-        if contents.get(image, content) != content
-    ]
-    parts = [
-        msg("only {run} has {images}", run=run, images=_list_images(images))
-        for run, images in ((name, missing), (other_name, additional))
-        if images
-    ]
+    contents = dict(zip(counts.images, counts.contents, strict=True))
+    other_contents = dict(zip(other_counts.images, other_counts.contents, strict=True))
+    missing = [image for image in contents if image not in other_contents]
+    additional = sorted(image for image in other_contents if image not in contents)
+    changed = [k for k, content in contents.items() if other_contents.get(k, content) != content]
+    parts = []
+    for run, images in ((name, missing), (other_name, additional)):
+        if images:
+            parts.append(msg("only {run} has {images}", run=run, images=_list_images(images)))
     if changed:
-        images = _list_images(changed)
+        names = _list_images(changed)
         parts.append(
-            msg("image or mask files differ in {run}: {images}", run=other_name, images=images)
+            msg("image or mask files differ in {run}: {images}", run=other_name, images=names)
         )
     return join(parts, "; ") if parts else None
 
@@ -178,7 +163,7 @@ def _values(line: str, card: Mapping[str, Any], other: Mapping[str, Any]) -> Mes
     return msg("{value} | {other}", value=values[0], other=values[1])
 
 
-def suggest_command(
+def _suggest_command(
     unlike: Sequence[str],
     counts: tuple[SplitConfusions, SplitConfusions],
     sources: Sequence[Path | str],

@@ -28,7 +28,7 @@ from fullconv.data.io.images import image_size, read_reduced
 from fullconv.geometry.grid import Grid
 from fullconv.network.dense.convolutionalize import DenseClassifier
 from fullconv.network.kernels.reference import interpolation_matrix
-from fullconv.visualization.contact_sheet import contact_sheet
+from fullconv.visualization.contact_sheet import contact_sheet, reduced_size
 from fullconv.visualization.legend import INK, PAPER, draw_text, text_width
 
 MAX_PIXELS = 6_000_000  # of a scaled image: VGG needs about 3 GB for it
@@ -161,8 +161,7 @@ def heatmap(
     for scale, shape in zip(scales, sizes, strict=True):
         scaled = full.resize(shape[::-1], Image.Resampling.BICUBIC, reducing_gap=3.0)
         heats.append(_compute_heat(dense, scaled, scale, size))
-    factor = min(1.0, DISPLAY_SIDE / max(size))
-    display_size = [max(1, round(n * factor)) for n in size[::-1]]
+    display_size = reduced_size(size[::-1], DISPLAY_SIDE / max(size))
     reduced = np.asarray(full.resize(display_size, Image.Resampling.LANCZOS, reducing_gap=3.0))
     return Heatmap(dense.names, size, reduced, tuple(heats))
 

@@ -48,10 +48,8 @@ def contact_sheet(
 
     Args:
         rows: images (H, W, 3), or ids (H, W) if `labels` are given; one per title.
-        captions: one per row.
         labels: class table that colors the ids, and the default legend.
         legend: name -> color, instead of all classes; None draws an empty swatch.
-        heading: a line above all rows.
         longest_side: pixels of an image on the sheet, at most.
         two_blocks: draw four or more rows of up to four images in two blocks side by side.
 
@@ -85,8 +83,12 @@ def contact_sheet(
     body = max(sum(heights[k] + caption_height + gap for k in block) - gap for block in blocks)
 
     # The legend and the heading may be wider than the images.
-    strip = _legend_strip(rows, labels, legend, width - 2 * margin, max(16, round(0.9 * size)))
-    if strip is not None:
+    if legend is None and labels is not None:
+        legend = _default_legend(rows, labels)
+    strip = None
+    if legend:
+        entries, font_size = [(name, "") for name in legend], max(16, round(0.9 * size))
+        strip = draw_legend(entries, legend, width - 2 * margin, font_size)
         width = max(width, strip.shape[1] + 2 * margin)
     heading = translate(heading)
     width = max(width, text_width(heading, _HEADING) + 2 * margin if heading else 0)
@@ -124,46 +126,43 @@ def subsample(array: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(array[::step, ::step])
 
 
-def _legend_strip(
-    rows: Sequence[Sequence[NDArray[Any]]],
-    labels: Labels | None,
-    legend: Mapping[str, RGB | None] | None,
-    width: int,
-    font_size: int,
-) -> ImageArray | None:
-    """Draw the legend: as given, or all classes, and 'ignore' if ids contain it."""
-    if legend is None and labels is not None:
-        ids = [item for row in rows for item in row if item.ndim == 2]
-        ignored = any((item == labels.ignore_index).any() for item in ids)
-        legend = {
-            name: color for name, color in class_colors(labels).items() if name != IGNORE or ignored
-        }
-    if not legend:
-        return None
-    return draw_legend([(name, "") for name in legend], legend, width, font_size)
+def reduced_size(size: Sequence[int], factor: float) -> tuple[int, int]:
+    """Return a size times a factor, at most the size itself and at least one pixel per side."""
+    factor = min(1.0, factor)
+    return max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
+
+
+def _default_legend(
+    rows: Sequence[Sequence[NDArray[Any]]], labels: Labels
+) -> dict[str, RGB | None]:
+    """Return all classes, and 'ignore' if ids contain it."""
+    colors: dict[str, RGB | None] = {**class_colors(labels)}
+    ids = [item for row in rows for item in row if item.ndim == 2]
+    if not any((item == labels.ignore_index).any() for item in ids):
+        del colors[IGNORE]
+    return colors
 
 
 def _check_rows(
     rows: Sequence[Sequence[NDArray[Any]]], titles: Sequence[str], captions: Sequence[str] | None
 ) -> None:
     problem: Message | None = None
+    uneven = [number for number, row in enumerate(rows) if len(row) != len(titles)]
     if not rows or not titles:
         problem = msg(
             "a sheet with {rows} rows and {titles} titles has nothing to draw.",
             rows=len(rows),
             titles=len(titles),
         )
-    for number, row in enumerate(rows if problem is None else ()):
-        if len(row) != len(titles):
-            problem = msg(
-                "row {number} has {images} images, but there are {count} titles: {titles}.",
-                number=number,
-                images=len(row),
-                count=len(titles),
-                titles=truncated_list(titles),
-            )
-            break
-    if problem is None and captions is not None and len(captions) != len(rows):
+    elif uneven:
+        problem = msg(
+            "row {number} has {images} images, but there are {count} titles: {titles}.",
+            number=uneven[0],
+            images=len(rows[uneven[0]]),
+            count=len(titles),
+            titles=truncated_list(titles),
+        )
+    elif captions is not None and len(captions) != len(rows):
         problem = msg(
             "{captions} captions for {rows} rows; expected one per row.",
             captions=len(captions),

@@ -19,6 +19,7 @@ from PIL import Image
 
 from fullconv.core.labels import RGB, format_color
 from fullconv.core.text import markdown_cell, percent
+from fullconv.visualization.contact_sheet import reduced_size
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _OPEN_ROWS = 30  # of a table; the other rows are folded away
@@ -26,11 +27,7 @@ _OPEN_ROWS = 30  # of a table; the other rows are folded away
 
 @lru_cache(maxsize=8)
 def environment(*folders: Path) -> Environment:
-    """Return the Jinja environment of some template folders, and of the parts in this package.
-
-    Filters: `percent` and `count` format numbers, `hex_color` an RGB triple, `markdown_cell` a cell
-    of a Markdown table, `data_uri` an image.
-    """
+    """Return the Jinja environment of some template folders, and of the parts in this package."""
     templates = Environment(
         loader=FileSystemLoader([*folders, _TEMPLATES]),
         autoescape=select_autoescape(["html"]),
@@ -42,7 +39,7 @@ def environment(*folders: Path) -> Environment:
     )
     filters: dict[str, Callable[..., str]] = {
         "percent": percent,
-        "count": lambda number: f"{number:,}",
+        "count": "{:,}".format,
         "data_uri": data_uri,
         "hex_color": format_color,
         "markdown_cell": markdown_cell,
@@ -100,12 +97,9 @@ def muted(text: str) -> Markup:
 def image_tag(
     image: Image.Image, description: str, *, longest: int = 640, photo: bool = False
 ) -> Markup:
-    """Return an image inside the page.
+    """Return an image inside the page, its longer side at most `longest` pixels; a photo as JPEG.
 
-    Args:
-        description: for readers who do not see it.
-        longest: pixels of the longer side, at most.
-        photo: use JPEG instead of PNG.
+    `description` is for readers who do not see it.
     """
     return _part("image", downscale_to(image, longest), description, photo)
 
@@ -124,11 +118,8 @@ def data_uri(image: Image.Image, photo: bool = True) -> str:
 
 def downscale_to(image: Image.Image, longest: int) -> Image.Image:
     """Return an image whose longer side has at most this many pixels."""
-    factor = longest / max(image.size)
-    if factor >= 1:
-        return image
-    width, height = (max(1, round(side * factor)) for side in image.size)
-    return image.resize((width, height), Image.Resampling.LANCZOS)
+    size = reduced_size(image.size, longest / max(image.size))
+    return image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
 
 
 def _part(macro: str, *values: Any) -> Markup:

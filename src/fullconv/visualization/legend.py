@@ -29,17 +29,12 @@ _WIDE_FONTS = (
 
 
 def draw_legend(
-    entries: Sequence[tuple[str, str]],
-    colors: Mapping[str, RGB | None],
-    width: int,
-    font_size: int,
+    entries: Sequence[tuple[str, str]], colors: Mapping[str, RGB | None], width: int, font_size: int
 ) -> ImageArray:
     """Draw a swatch, the name and the share of each entry, in columns of equal width.
 
-    Args:
-        entries: (name, share); the share may be empty.
-        colors: by name; None draws an empty swatch.
-        width: pixels of the strip; more if the longest entry needs more.
+    A share may be empty. A color of None draws an empty swatch, struck through: white is a color,
+    too. The strip is `width` pixels wide, or as wide as the longest entry.
     """
     row, box = round(font_size * 1.7), font_size
     space, gap = round(font_size * 0.45), round(font_size * 1.6)
@@ -51,14 +46,23 @@ def draw_legend(
     columns = max(1, (width + gap) // (cell + gap))
     strip = Image.new("RGB", (max(width, cell), -(-len(entries) // columns) * row), PAPER)
     pen = ImageDraw.Draw(strip)
+    # Legends repeat their lines, so small ones are cached.
+    draw_line = _text_line if font_size <= _CACHED_SIZE else _text_line.__wrapped__
     for k, (name, share) in enumerate(entries):
         x, y = k % columns * (cell + gap), k // columns * row + row // 2
         top = y - box // 2
-        _draw_swatch(pen, (x, top, x + box - 1, top + box - 1), colors[name])
+        right, bottom, color = x + box - 1, top + box - 1, colors[name]
+        if color is None:
+            pen.rectangle((x, top, right, bottom), outline=PALE)
+            pen.line((x, bottom, right, top), fill=PALE)
+        else:
+            edge = tuple(c * 3 // 4 for c in color)
+            pen.rectangle((x, top, right, bottom), fill=color, outline=edge)
         left = x + box + space
         for text, ink in ((name, INK), (share, PALE)):
             if text:
-                strip.paste(_text_line(text, font_size, row, ink), (left - _MARGIN, y - row // 2))
+                line = draw_line(text, font_size, row, ink)
+                strip.paste(line, (left - _MARGIN, y - row // 2))
                 left += widths[k][0] + space
     return np.asarray(strip)
 
@@ -87,26 +91,8 @@ def text_width(text: str, size: int) -> int:
     return int(_font(size, text).getlength(text)) + 2
 
 
-def _draw_swatch(
-    pen: ImageDraw.ImageDraw, box: tuple[int, int, int, int], color: RGB | None
-) -> None:
-    """Draw a square of a color, or an empty one, struck through: white is a color, too."""
-    if color is not None:
-        pen.rectangle(box, fill=color, outline=tuple(c * 3 // 4 for c in color))
-        return
-    left, top, right, bottom = box
-    pen.rectangle(box, outline=PALE)
-    pen.line((left, bottom, right, top), fill=PALE)
-
-
-def _text_line(text: str, size: int, height: int, ink: RGB) -> Image.Image:
-    """Return a line of text as an image. Legends repeat their lines, so small ones are cached."""
-    draw = _cached_text_line if size <= _CACHED_SIZE else _cached_text_line.__wrapped__
-    return draw(text, size, height, ink)
-
-
 @lru_cache(maxsize=2048)
-def _cached_text_line(text: str, size: int, height: int, ink: RGB) -> Image.Image:
+def _text_line(text: str, size: int, height: int, ink: RGB) -> Image.Image:
     line = Image.new("RGB", (text_width(text, size) + 2 * _MARGIN, height), PAPER)
     place = (_MARGIN, height // 2)
     ImageDraw.Draw(line).text(place, text, fill=ink, font=_font(size, text), anchor="lm")
@@ -114,12 +100,12 @@ def _cached_text_line(text: str, size: int, height: int, ink: RGB) -> Image.Imag
 
 
 def _font(size: int, text: str) -> Any:
-    wide = any(ord(letter) > 0x2E7F for letter in text)
-    return _load_font(_wide_font_path() if wide else None, size)
+    return _load_font(any(ord(letter) > 0x2E7F for letter in text), size)
 
 
 @lru_cache(maxsize=64)
-def _load_font(path: str | None, size: int) -> Any:
+def _load_font(wide: bool, size: int) -> Any:
+    path = _wide_font_path() if wide else None
     return ImageFont.load_default(size=size) if path is None else ImageFont.truetype(path, size)
 
 

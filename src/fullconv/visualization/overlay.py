@@ -1,7 +1,5 @@
 """Class ids as colors, alone or over the image, with a legend; error maps.
 
-In an overlay, ignored pixels and the classes of `Labels.transparent_ids` keep the image as it is.
-
 Images are (H, W, 3) uint8 RGB arrays; ids, ground truth and prediction are (H, W) arrays of class
 ids and the ignore index. All functions return new arrays and need arguments of one size.
 """
@@ -39,8 +37,7 @@ def colorize(ids: Ids, labels: Labels) -> ImageArray:
     Raises:
         FullconvError: the ids are no (H, W) integers, or some belong to no class.
     """
-    table = np.array([*labels.colors, NEUTRAL], dtype=np.uint8)  # (K + 1, 3)
-    return table.take(_table_rows(ids, labels), axis=0)
+    return _color_rows(_table_rows(ids, labels), labels)
 
 
 def overlay(image: ImageArray, ids: Ids, labels: Labels, *, outline: bool = True) -> ImageArray:
@@ -56,23 +53,26 @@ def overlay(image: ImageArray, ids: Ids, labels: Labels, *, outline: bool = True
     """
     check_image(image)
     _check_size(msg("the image"), image, msg("the ids"), ids)
-    colored = colorize(ids, labels)
+    return _blend(image, ids, colorize(ids, labels), labels, outline)
+
+
+def _blend(
+    image: ImageArray, ids: Ids, colored: ImageArray, labels: Labels, outline: bool
+) -> ImageArray:
     ignored = ids == labels.ignore_index
-    bare = (
-        np.any([ids == k for k in labels.transparent_ids], axis=0)
-        if labels.transparent_ids
-        else None
-    )
+    bare = np.zeros(ids.shape, dtype=bool)
+    for k in labels.transparent_ids:
+        bare |= ids == k
     # a + b = 2 (a | b) - (a ^ b): the mean without a wider type.
     blended = (image | colored) - ((image ^ colored) >> 1)
-    _copy_where(blended, image, ignored if bare is None else ignored | bare)
+    _copy_where(blended, image, ignored | bare)
     if outline:
         width = max(1, round(min(ids.shape) / 500))
         border = np.zeros(ids.shape, dtype=bool)  # within `width` above or left of another id
         for step in range(1, width + 1):
             border[:-step] |= ids[:-step] != ids[step:]
             border[:, :-step] |= ids[:, :-step] != ids[:, step:]
-        if bare is not None:
+        if labels.transparent_ids:
             border = border & ~bare | outer_border(bare, width)
         _copy_where(blended, colored, border & ~ignored)
     return blended
@@ -95,10 +95,7 @@ def area(ids: Ids, labels: Labels) -> dict[str, float]:
     >>> area(np.array([[0, 1, 1, 255]]), Labels(("sky", "road")))
     {'road': 0.5, 'sky': 0.25, 'ignore': 0.25}
     """
-    counts = np.bincount(_table_rows(ids, labels).ravel(), minlength=len(labels) + 1)
-    names = (*labels.names, IGNORE)
-    order = sorted(np.flatnonzero(counts).tolist(), key=lambda k: (-counts[k], k))
-    return {names[k]: float(counts[k] / ids.size) for k in order}
+    return _shares(_table_rows(ids, labels), labels)
 
 
 def legend(
@@ -112,13 +109,12 @@ def legend(
     """Draw a legend on a white strip, `width` pixels wide or as wide as its longest entry.
 
     Args:
-        labels: the classes.
-        ids: if given, only classes that occur are listed, largest first, with their share of the
-            area; otherwise all classes in their order.
+        labels: the classes, listed in their order.
+        ids: if given, only classes that occur are listed, largest first, with their share.
         over_image: leave the swatches of classes empty that an overlay does not paint.
 
     Raises:
-        FullconvError: a width or font size below 1.
+        FullconvError: a width or font size below 1, or ids without a class.
     """
     if width < 1 or font_size < 1:
         raise FullconvError(
@@ -149,18 +145,21 @@ def overlay_colors(labels: Labels) -> Mapping[str, RGB | None]:
 def overlay_with_legend(
     image: ImageArray, ids: Ids, labels: Labels, *, outline: bool = True
 ) -> ImageArray:
-    """Draw an overlay with the legend of its classes below.
+    """Draw an overlay with the legend of its classes below, in a size that follows the image.
 
-    The text grows with the image. An image that is too narrow for a legend is enlarged by a whole
-    factor.
+    An image that is too narrow for a legend is enlarged by a whole factor.
     """
-    top = overlay(image, ids, labels, outline=outline)
+    check_image(image)
+    _check_size(msg("the image"), image, msg("the ids"), ids)
+    colored, shares = _colors_and_shares(ids, labels)
+    top = _blend(image, ids, colored, labels, outline)
     factor = -(-MIN_WIDTH // top.shape[1])
     if factor > 1:
         top = top.repeat(factor, axis=0).repeat(factor, axis=1)
     size = max(13, round(top.shape[1] / 42))
     pad = size // 2
-    below = legend(labels, ids, width=top.shape[1] - 2 * pad, font_size=size, over_image=True)
+    entries = [(name, percent(share)) for name, share in shares.items()]
+    below = draw_legend(entries, overlay_colors(labels), top.shape[1] - 2 * pad, size)
     width = max(top.shape[1], below.shape[1] + 2 * pad)
     sheet = np.full((top.shape[0] + below.shape[0] + 2 * pad, width, 3), 255, dtype=np.uint8)
     left = (width - top.shape[1]) // 2
@@ -220,47 +219,60 @@ def _table_rows(ids: Ids, labels: Labels) -> NDArray[np.int64]:
     return rows
 
 
+def _color_rows(rows: NDArray[np.int64], labels: Labels) -> ImageArray:
+    return np.array([*labels.colors, NEUTRAL], dtype=np.uint8).take(rows, axis=0)
+
+
+def _colors_and_shares(ids: Ids, labels: Labels) -> tuple[ImageArray, dict[str, float]]:
+    """Return `colorize` and `area`; the ids are looked up once, and the rows do not stay in memory,
+    which blending then reuses."""
+    rows = _table_rows(ids, labels)
+    return _color_rows(rows, labels), _shares(rows, labels)
+
+
+def _shares(rows: NDArray[np.int64], labels: Labels) -> dict[str, float]:
+    counts = np.bincount(rows.ravel(), minlength=len(labels) + 1)
+    names = (*labels.names, IGNORE)
+    order = sorted(np.flatnonzero(counts).tolist(), key=lambda k: (-counts[k], k))
+    return {names[k]: float(counts[k] / rows.size) for k in order}
+
+
 def check_image(image: NDArray[Any]) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-        raise FullconvError(
-            msg(
-                "an image of shape {shape} and type {dtype}; expected (H, W, 3) uint8 RGB.",
-                shape=image.shape,
-                dtype=image.dtype,
-            ),
-            'np.asarray(Image.open("photo.jpg").convert("RGB"))',
+        problem = msg(
+            "an image of shape {shape} and type {dtype}; expected (H, W, 3) uint8 RGB.",
+            shape=image.shape,
+            dtype=image.dtype,
         )
+        raise FullconvError(problem, 'np.asarray(Image.open("photo.jpg").convert("RGB"))')
 
 
 def _check_ids(name: Message, ids: NDArray[Any]) -> None:
     if ids.ndim != 2 or ids.dtype.kind not in "iu" or not ids.size:
-        raise FullconvError(
-            msg(
-                "{name} of shape {shape} and type {dtype}; expected (H, W) integers.",
-                name=name,
-                shape=ids.shape,
-                dtype=ids.dtype,
-            ),
-            'np.asarray(ids).squeeze().astype("uint8")',
+        problem = msg(
+            "{name} of shape {shape} and type {dtype}; expected (H, W) integers.",
+            name=name,
+            shape=ids.shape,
+            dtype=ids.dtype,
         )
+        raise FullconvError(problem, 'np.asarray(ids).squeeze().astype("uint8")')
 
 
 def _check_size(
     name: Message, array: NDArray[Any], other_name: Message, other: NDArray[Any]
 ) -> None:
-    if array.shape[:2] != other.shape[:2]:
-        height, width = array.shape[:2]
-        raise FullconvError(
-            msg(
-                "{name} of {height} x {width} pixels and {other} of {other_height} x {other_width} "
-                "differ in size (height x width).",
-                name=name,
-                height=height,
-                width=width,
-                other=other_name,
-                other_height=other.shape[0],
-                other_width=other.shape[1],
-            ),
-            f"np.asarray(Image.fromarray(ids).resize(({width}, {height}), "
-            "Image.Resampling.NEAREST))",
-        )
+    if array.shape[:2] == other.shape[:2]:
+        return
+    height, width = array.shape[:2]
+    problem = msg(
+        "{name} of {height} x {width} pixels and {other} of {other_height} x {other_width} "
+        "differ in size (height x width).",
+        name=name,
+        height=height,
+        width=width,
+        other=other_name,
+        other_height=other.shape[0],
+        other_width=other.shape[1],
+    )
+    hint = f"np.asarray(Image.fromarray(ids).resize(({width}, {height}), Image.Resampling.NEAREST))"
+    raise FullconvError(problem, hint)

@@ -13,9 +13,9 @@ import io
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 from markupsafe import Markup, escape
 
 if TYPE_CHECKING:
@@ -45,15 +45,8 @@ class IntervalRow(NamedTuple):
     significant: bool
 
 
-@dataclass(frozen=True)
-class Line:
-    """One line of a plot.
-
-    Args:
-        name: for the legend.
-        points: (x, y); NaN and infinite y leave a gap.
-        dashed: a reference line, without dots.
-    """
+class Line(NamedTuple):
+    """One line of a plot: NaN and infinite y leave a gap; a dashed line has no dots."""
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -73,12 +66,8 @@ def training_curves(logs: Logs) -> Figure:
 
 
 def comparison_plot(logs: Logs, groups: Mapping[str, Sequence[IntervalRow]]) -> Figure:
-    """Plot training curves, and below them a panel of differences for each group.
-
-    Args:
-        logs: by the name of the run.
-        groups: title -> rows.
-    """
+    """Plot training curves of runs by name, and below them a panel of differences for each group of
+    rows by its title."""
     heights = [2.6] * has_curves(logs) + [0.71 + 0.21 * len(rows) for rows in groups.values()]
     figure = _figure(7.4, sum(heights) or 2.6)
     panels = list(figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0])
@@ -108,8 +97,6 @@ def line_plot(
     """Plot lines; None if there is no finite point.
 
     Args:
-        lines: one or more.
-        x_label: with its unit.
         percent: y values are fractions, labeled in percent.
         y_range: of the y axis. Default: what the points need, from 0 if that is near.
         stages: (x, name) of each place where a stage begins.
@@ -119,35 +106,28 @@ def line_plot(
         return None
     figure = _figure(4.6, 2.6)
     axes = figure.subplots()
-    for k, line in enumerate(lines):
-        points = [(x, 0.0 if abs(y) < _TINY else y) for x, y in line.points]
-        points = [(x, y if math.isfinite(y) else math.nan) for x, y in points]
+    for k, (name, points, dashed) in enumerate(lines):
+        y = np.array([value for _, value in points], np.float64)
+        y[np.abs(y) < _TINY] = 0
+        y[~np.isfinite(y)] = np.nan
         # Points between two gaps are drawn as dots, even on long lines.
-        padded = [(0, math.nan), *points, (0, math.nan)]
-        alone = [
-            k
-            for k, (before, point, after) in enumerate(
-                zip(padded, points, padded[2:], strict=False)
-            )
-            if math.isnan(before[1]) and math.isnan(after[1]) and not math.isnan(point[1])
-        ]
-        few = len(points) <= _MANY_POINTS
+        gap = np.isnan(np.concatenate([[np.nan], y, [np.nan]]))
+        alone = np.flatnonzero(gap[:-2] & ~gap[1:-1] & gap[2:]).tolist()
         axes.plot(
             [x for x, _ in points],
-            [y for _, y in points],
-            "--" if line.dashed else "-",
-            color=MUTED if line.dashed else COLORS[k % len(COLORS)],
-            marker=None if line.dashed else "o",
+            y,
+            "--" if dashed else "-",
+            color=MUTED if dashed else COLORS[k % len(COLORS)],
+            marker=None if dashed else "o",
             markersize=3.2,
-            markevery=None if few else alone,
-            label=line.name,
+            markevery=None if len(points) <= _MANY_POINTS else alone,
+            label=name,
         )
     for x, name in stages:
         axes.axvline(x, color=MUTED, linewidth=0.8, linestyle=":")
         place = axes.get_xaxis_transform()
         axes.text(x, 1.0, f" {name}", transform=place, va="top", color=_INK, fontsize=8)
-    low, high = y_range or _y_range(min(finite), max(finite))
-    axes.set_ylim(low, high)
+    axes.set_ylim(y_range or _y_range(min(finite), max(finite)))
     _style(axes, x_label=x_label, percent=percent)
     _add_legend(axes, axes if len(lines) > 1 else None)
     return figure
@@ -158,10 +138,7 @@ def bar_plot(
 ) -> Figure | None:
     """Plot fractions as bars from 0 to 100 %; None if there is no finite value.
 
-    Args:
-        bars: name, fraction and a note above the bar; NaN leaves a gap.
-        x_label: what the names are.
-        y_label: what the fractions are.
+    A bar is a name, a fraction and a note above it; NaN leaves a gap.
     """
     if not any(math.isfinite(value) for _, value, _ in bars):
         return None
@@ -182,11 +159,7 @@ def bar_plot(
 
 
 def svg(figure: Figure, description: str = "") -> Markup:
-    """Return a figure as an SVG element of a page.
-
-    Args:
-        description: for readers who do not see it.
-    """
+    """Return a figure as an SVG element of a page; who does not see it reads the description."""
     text = _svg_text(figure).replace(_INK, "currentColor")
     text = text[text.index("<svg") :]
     # HTML needs no namespaces, and a style would apply to the whole page.
@@ -201,9 +174,8 @@ def svg(figure: Figure, description: str = "") -> Markup:
     )
     text = re.sub(r'(url\(#|href="#)', rf"\1{prefix}", text)
     label = f' aria-label="{escape(description)}"' if description else ""
-    return Markup(
-        text.replace("<svg", f'<svg role="img"{label} stroke-linejoin="round"', 1).strip()
-    )
+    attributes = f'role="img"{label} stroke-linejoin="round"'
+    return Markup(text.replace("<svg", f"<svg {attributes}", 1).strip())
 
 
 def standalone_svg(inline: str) -> str:
@@ -246,21 +218,15 @@ def _draw_curves(panels: Sequence[Axes], logs: Logs) -> None:
         for k, (name, log) in enumerate(logs.items()):
             epochs, values = log.get("epoch", ()), log.get(column, ())
             if len(epochs) and len(values):
-                axes.plot(
-                    epochs,
-                    values,
-                    _DASHES[k // len(COLORS) % len(_DASHES)],
-                    color=COLORS[k % len(COLORS)],
-                    marker="o" if len(epochs) < 3 else None,
-                    label=name,
-                )
+                dashes = _DASHES[k // len(COLORS) % len(_DASHES)]
+                color, marker = COLORS[k % len(COLORS)], "o" if len(epochs) < 3 else None
+                axes.plot(epochs, values, dashes, color=color, marker=marker, label=name)
         _style(axes, title, x_label="epoch", percent=column == "mean_iou")
         axes.locator_params(axis="x", integer=True)
     _add_legend(panels[0], panels[-1] if len(logs) > 1 else None)
 
 
 def _add_legend(source: Axes, target: Axes | None) -> None:
-    """Draw the legend of one panel into another."""
     handles, names = source.get_legend_handles_labels()
     if target is None or not handles:
         return

@@ -7,13 +7,14 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from browser import chromium, node_modules
+from evaluated import write_dataset
+from html_reader import Reader
 from hypothesis import given
 from hypothesis import strategies as st
 from lively import lively
@@ -21,6 +22,7 @@ from PIL import Image
 
 from fullconv import save_report
 from fullconv.core.errors import FullconvError
+from fullconv.core.labels import Labels
 from fullconv.data.check.iou_ceiling import iou_ceiling
 from fullconv.data.io.images import read_image
 from fullconv.data.io.masks import read_mask
@@ -30,45 +32,28 @@ from fullconv.evaluation.error_analysis import Quality
 from fullconv.evaluation.evaluate import Evaluation, evaluate
 from fullconv.evaluation.metrics import Metrics, confusion_matrix
 from fullconv.evaluation.report.build import head_charts, training_charts
-from fullconv.evaluation.report.images import head_images, rank_images
+from fullconv.evaluation.report.images import HeadImages, head_images, rank_images
 from fullconv.evaluation.report.tables import (
     MATRIX_SIZE,
     OTHERS,
+    HeadTables,
     confusion_table,
     head_tables,
     most_confused,
 )
-from fullconv.inference.predictor import Predictor, load
+from fullconv.inference.predictor import Predictor
 from fullconv.models.model import Model
 from fullconv.visualization.overlay import WRONG, colorize
 
 MakeModel = Callable[..., Model]
+OpenPage = Callable[..., Any]
 REPEAT = "fullconv train --config 'my run/config.toml' --out NEW"
 
 
-class Reader(HTMLParser):
-    """The text of a page without style and script, its tags, and its links."""
-
-    def __init__(self, page: Path) -> None:
-        super().__init__()
-        self.text, self.tags, self.links, self.open = "", [], [], []  # type: ignore[var-annotated]
-        self.feed(re.sub("<svg.*?</svg>", "", page.read_text(encoding="utf-8"), flags=re.DOTALL))
-        self.text = " ".join(self.text.split())
-
-    def handle_starttag(self, tag: str, attributes: Any) -> None:
-        self.tags.append(tag)
-        self.open.append(tag)
-        names = ("src", "href", "data", "action", "srcset")
-        self.links += [value for name, value in attributes if name in names and value]
-        if tag in ("meta", "input", "img", "br"):
-            self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag, tag
-
-    def handle_data(self, data: str) -> None:
-        if not {"style", "script"} & set(self.open):
-            self.text += f" {data}"
+def read(page: Path) -> Reader:
+    """Read a page without its charts."""
+    html = page.read_text(encoding="utf-8")
+    return Reader(re.sub("<svg.*?</svg>", "", html, flags=re.DOTALL))
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +63,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def result(data: Path) -> Evaluation:
-    return evaluate(Predictor(lively(stride=8), device="cpu"), data, split="val")
+    return evaluated(lively(stride=8), data)
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +81,22 @@ def run(result: Evaluation, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def metrics_of(confusion: np.ndarray) -> Metrics:
     return Metrics([f"class {k}" for k in range(len(confusion))], confusion)
+
+
+def evaluated(model: Model, data: Path) -> Evaluation:
+    return evaluate(Predictor(model, device="cpu"), data, split="val")
+
+
+def tables_of(result: Evaluation) -> list[HeadTables]:
+    assert result.context is not None
+    return head_tables(result, result.context)
+
+
+def images_of(result: Evaluation) -> HeadImages:
+    """The images of the only head."""
+    assert result.context is not None
+    (images,) = head_images(result.context, tables_of(result))
+    return images
 
 
 def test_the_confusion_table_has_the_classes_that_occur() -> None:
@@ -134,8 +135,7 @@ def test_the_most_confused_pair_comes_first() -> None:
 def test_the_upper_bound_is_that_of_the_models_stride(
     result: Evaluation, data: Path, make_model: MakeModel
 ) -> None:
-    assert result.context is not None
-    (head,) = head_tables(result, result.context)
+    (head,) = tables_of(result)
     ceiling = iou_ceiling(data, split="val")
     by_name = dict(zip(ceiling.names, ceiling.class_iou[8], strict=True))
     assert head.mean_upper_bound == ceiling.mean_iou[8]
@@ -143,47 +143,40 @@ def test_the_upper_bound_is_that_of_the_models_stride(
         assert row.upper_bound == pytest.approx(by_name[row.name], nan_ok=True)
     assert sum(row.share for row in head.rows) == pytest.approx(1)
     assert {row.name for row in head.rows} | set(head.absent) == set(LABELS.names)
-    model = Predictor(make_model(("boat", *LABELS.names)), device="cpu")
-    other = evaluate(model, data, split="val")
-    assert other.context is not None
-    (head,) = head_tables(other, other.context)  # the dataset lacks boats
+    (head,) = tables_of(evaluated(make_model(("boat", *LABELS.names)), data))  # which lacks boats
     boats = [row for row in head.rows if row.name == "boat"]
     assert all(math.isnan(row.upper_bound) for row in boats)
     assert boats or "boat" in head.absent
 
 
 def test_best_median_and_worst_by_the_mean_iou_of_each_image(result: Evaluation) -> None:
-    context = result.context
+    images, context = images_of(result), result.context
     assert context is not None
-    tables = head_tables(result, context)
-    (images,) = head_images(context, tables)
-    truths, predictions, ious = {}, {}, {}
-    for pair in context.dataset.splits["val"]:
-        truth = truths[pair.name] = read_mask(pair.mask, LABELS)
-        ids = predictions[pair.name] = context.model.label_map(read_image(pair.image))
-        ious[pair.name] = Metrics(LABELS.names, confusion_matrix(truth, ids, 8)).mean_iou
+    pairs = {pair.name: pair for pair in context.dataset.splits["val"]}
+    truths = {name: read_mask(pair.mask, LABELS) for name, pair in pairs.items()}
+    predictions = {k: context.model.label_map(read_image(pair.image)) for k, pair in pairs.items()}
+    ious = {
+        name: Metrics(LABELS.names, confusion_matrix(truths[name], predictions[name], 8)).mean_iou
+        for name in pairs
+    }
     order = sorted(ious, key=lambda name: -ious[name])
-    found = [(ranked.rank, ranked.name, ranked.mean_iou) for ranked in images.ranked]
+    ranked = [(image.rank, image.name, image.mean_iou) for image in images.ranked]
     places = (("best", order[0]), ("median", order[2]), ("worst", order[4]))
-    assert found == [(rank, name, ious[name]) for rank, name in places]
+    assert ranked == [(rank, name, ious[name]) for rank, name in places]
     best = images.ranked[0]
     image, truth, prediction, errors = (np.asarray(p.convert("RGB")) for p in best.panels)
-    pair = next(p for p in context.dataset.splits["val"] if p.name == best.name)
-    assert (image == read_image(pair.image)).all()
+    assert (image == read_image(pairs[best.name].image)).all()
     assert (truth == colorize(truths[best.name], LABELS)).all()
     assert (prediction == colorize(predictions[best.name], LABELS)).all()
     wrong = (truths[best.name] != predictions[best.name]) & (truths[best.name] != 255)
     assert ((errors == WRONG).all(axis=2) == wrong).all()
-    assert set(images.crops) == set(tables[0].confused)
+    assert set(images.crops) == set(tables_of(result)[0].confused)
     assert best.sheet().width > 4 * 200
 
 
 def test_large_images_are_made_smaller(model_folder: Path, tmp_path: Path) -> None:
     scenes = synthetic.write(tmp_path, train=1, val=1, test=1, size=(240, 800))
-    result = evaluate(load(model_folder, device="cpu"), scenes, split="val")
-    assert result.context is not None
-    (images,) = head_images(result.context, head_tables(result, result.context))
-    (ranked,) = images.ranked
+    (ranked,) = images_of(evaluate(model_folder, scenes, split="val")).ranked
     assert {panel.size for panel in ranked.panels} == {(640, 192)}
 
 
@@ -211,7 +204,7 @@ def test_charts_without_confidence_and_without_a_log(result: Evaluation) -> None
 
 
 def test_the_page_has_the_numbers_of_the_evaluation(run: Path, result: Evaluation) -> None:
-    text = Reader(run / "report.html").text
+    text = read(run / "report.html").text
     metrics, quality = result.metrics, result.qualities[0]
     for value in (metrics.mean_iou, metrics.pixel_accuracy, metrics.mean_accuracy):
         assert f" {100 * value:.1f}% " in text
@@ -219,15 +212,18 @@ def test_the_page_has_the_numbers_of_the_evaluation(run: Path, result: Evaluatio
     for name, *shares in zip(LABELS.names, *columns, strict=True):
         iou, recall, precision = (rf"{100 * x:.1f}%" if x == x else "[^ ]+" for x in shares)
         assert re.search(rf"{name} {iou} [\d.]+% {recall} {precision} ", text), name
-    assert f"Boundary F1 {100 * quality.boundary_f1:.1f}% within" in text
-    assert f"calibration error: {100 * quality.calibration_error:.1f}%," in text
-    assert f"Mean IoU within 5 pixels of a true edge: {100 * quality.band_iou[4]:.1f}%." in text
-    assert result.protocol["data_fingerprint"] in text
-    assert REPEAT in text
-    assert "training FCN-32s 1:00 training FCN-8s 1:15 training, all stages 2:15" in text
-    assert "Best : street_000" in text
-    assert "Worst : street_000" in text
-    assert "torch 2." in text
+    for part in (
+        f"Boundary F1 {100 * quality.boundary_f1:.1f}% within",
+        f"calibration error: {100 * quality.calibration_error:.1f}%,",
+        f"Mean IoU within 5 pixels of a true edge: {100 * quality.band_iou[4]:.1f}%.",
+        result.protocol["data_fingerprint"],
+        REPEAT,
+        "training FCN-32s 1:00 training FCN-8s 1:15 training, all stages 2:15",
+        "Best : street_000",
+        "Worst : street_000",
+        "torch 2.",
+    ):
+        assert part in text
     errors = np.array(metrics.confusion)
     np.fill_diagonal(errors, 0)
     i, j = np.unravel_index(errors.argmax(), errors.shape)
@@ -243,10 +239,9 @@ def test_the_page_has_the_numbers_of_the_evaluation(run: Path, result: Evaluatio
 
 
 def test_the_page_is_one_file_that_loads_nothing(run: Path) -> None:
-    reader = Reader(run / "report.html")
+    reader = read(run / "report.html")
     assert [to for to in reader.links if not to.startswith(("data:image/", "#"))] == []
     assert "link" not in reader.tags
-    assert reader.open == []
     page = (run / "report.html").read_text(encoding="utf-8")
     page = re.sub(r"data:image/\w+;base64,[\w+/=]+", "", page)
     assert not re.search(r"http|url\((?!#)|@import", page)
@@ -257,7 +252,7 @@ def test_the_markdown_has_the_same_numbers_and_its_images_exist(run: Path) -> No
     text = (run / "report.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| ([a-z]+) \| ([\d.]+%) \|", text, re.MULTILINE)
     assert [name for name, _ in rows][: len(LABELS)] == list(LABELS.names)
-    page = Reader(run / "report.html").text
+    page = read(run / "report.html").text
     assert all(f"{name} {number} " in page for name, number in rows[: len(LABELS)])
     paths = re.findall(r"!\[[^]]+\]\(([^)]+)\)", text)
     assert len(paths) == len(set(paths)) == 3 + 6 + 3 + 3
@@ -270,25 +265,19 @@ def test_the_markdown_has_the_same_numbers_and_its_images_exist(run: Path) -> No
     assert not re.search(r"\n{4}", text)
 
 
-def write_data(root: Path, names: tuple[str, ...], masks: list[np.ndarray]) -> Path:
-    """Write noise images with masks, in train and val."""
-    for split in ("train", "val"):
-        for folder in ("images", "masks"):
-            (root / folder / split).mkdir(parents=True)
-        for number, mask in enumerate(masks):
-            random = np.random.default_rng(number + 10 * (split == "val"))
-            image = random.integers(0, 255, (*mask.shape, 3), np.uint8)
-            Image.fromarray(image).save(root / "images" / split / f"{number}.png")
-            Image.fromarray(mask.astype(np.uint8)).save(root / "masks" / split / f"{number}.png")
-    quoted = ", ".join('"' + name.replace('"', '\\"') + '"' for name in names)
-    (root / "dataset.toml").write_text(f"classes = [{quoted}]\n", encoding="utf-8")
-    return root
+def write_noise(root: Path, names: tuple[str, ...], masks: list[np.ndarray]) -> Path:
+    """Write noise images with these masks, in train and val."""
+    random = np.random.default_rng(0)
+    train, val = (
+        [(random.integers(0, 255, (*mask.shape, 3)), mask) for mask in masks] for _ in range(2)
+    )
+    return write_dataset(root, names, train=train, val=val)
 
 
 def test_a_single_class_without_ignored_pixels(tmp_path: Path, make_model: MakeModel) -> None:
-    root = write_data(tmp_path / "data", ("all",), [np.zeros((40, 50), int)] * 3)
-    result = evaluate(Predictor(make_model(("all",)), device="cpu"), root, split="val")
-    text = Reader(save_report(result, tmp_path / "report.html")).text
+    root = write_noise(tmp_path / "data", ("all",), [np.zeros((40, 50), int)] * 3)
+    result = evaluated(make_model(("all",)), root)
+    text = read(save_report(result, tmp_path / "report.html")).text
     assert "3 images, 1 class " in text
     assert "Boundary F1 - within" in text
     assert "Most confused classes" not in text
@@ -298,12 +287,13 @@ def test_no_labeled_pixel(
     tmp_path: Path, model_folder: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As `--ignore-rules` may leave it."""
-    from fullconv.evaluation import evaluate as module
 
-    read = module.read_mask
-    monkeypatch.setattr(module, "read_mask", lambda *args: np.full_like(read(*args), 255))
-    result = evaluate(load(model_folder, device="cpu"), scenes, split="val")
-    reader = Reader(save_report(result, tmp_path / "report.html"))
+    def read_ignored(path: Path, labels: Labels) -> np.ndarray:
+        return np.full_like(read_mask(path, labels), 255)
+
+    monkeypatch.setattr("fullconv.evaluation.evaluate.read_mask", read_ignored)
+    result = evaluate(model_folder, scenes, split="val")
+    reader = read(save_report(result, tmp_path / "report.html"))
     assert "No pixel of this split is labeled" in reader.text
     assert reader.tags.count("img") == 0
     assert "No pixel" in (tmp_path / "report.md").read_text()
@@ -313,10 +303,9 @@ def test_each_head_has_its_own_part(tmp_path: Path) -> None:
     scenes = synthetic.write(tmp_path / "data", train=1, val=2, test=1, size=(48, 64))
     shutil.copytree(scenes / "masks", scenes / "far")
     shutil.copy(scenes / "dataset.toml", scenes / "far/dataset.toml")
-    model = lively(stride=8, heads={"far": LABELS}, head="things")
-    result = evaluate(Predictor(model, device="cpu"), scenes, split="val")
+    result = evaluated(lively(stride=8, heads={"far": LABELS}, head="things"), scenes)
     assert set(result.to_dict()["heads"]["far"]) >= {"boundary", "calibration", "mean_iou"}
-    reader = Reader(save_report(result, tmp_path / "report.html"))
+    reader = read(save_report(result, tmp_path / "report.html"))
     assert reader.tags.count("img") == 2 + 2 * (2 * (4 + 2) + 6)
     assert len(re.findall("Boundary F1 [0-9]", reader.text)) == 2
     assert "#scores-2" in reader.links
@@ -327,9 +316,9 @@ def test_each_head_has_its_own_part(tmp_path: Path) -> None:
 
 def test_names_cannot_write_the_page(tmp_path: Path, make_model: MakeModel) -> None:
     names = ("<script>alert(1)</script>", 'a "b" | c')
-    root = write_data(tmp_path / "data", names, [np.indices((40, 50))[1] // 25] * 2)
-    result = evaluate(Predictor(make_model(names), device="cpu"), root, split="val")
-    reader = Reader(save_report(result, tmp_path / "report.html"))
+    root = write_noise(tmp_path / "data", names, [np.indices((40, 50))[1] // 25] * 2)
+    result = evaluated(make_model(names), root)
+    reader = read(save_report(result, tmp_path / "report.html"))
     assert reader.tags.count("script") == 1
     assert names[0] in reader.text
     assert r'| a "b" \| c |' in (tmp_path / "report.md").read_text()
@@ -357,20 +346,29 @@ def browser() -> Iterator[Any]:
         yield instance
 
 
-def open_page(browser: Any, page: Path, **options: Any) -> Any:
-    """Open a page from disk without network; fail if it asks for anything."""
-    view = browser.new_context(offline=True, **options).new_page()
-    requests: list[str] = []
-    view.on("request", lambda r: None if r.url.startswith("data:") else requests.append(r.url))
-    view.on("pageerror", lambda error: requests.append(str(error)))
-    view.goto(page.as_uri())
-    assert requests == [page.as_uri()]
-    return view
+@pytest.fixture
+def open_page(browser: Any) -> Iterator[OpenPage]:
+    """Opens a page from disk without network; fails if it asks for anything."""
+    contexts = []
+
+    def open_offline(page: Path, **options: Any) -> Any:
+        contexts.append(browser.new_context(offline=True, **options))
+        view = contexts[-1].new_page()
+        requests: list[str] = []
+        view.on("request", lambda r: None if r.url.startswith("data:") else requests.append(r.url))
+        view.on("pageerror", lambda error: requests.append(str(error)))
+        view.goto(page.as_uri())
+        assert requests == [page.as_uri()]
+        return view
+
+    yield open_offline
+    for context in contexts:
+        context.close()
 
 
 @pytest.mark.parametrize("width", [360, 768, 1280])
-def test_nothing_is_wider_than_the_screen(browser: Any, run: Path, width: int) -> None:
-    view = open_page(browser, run / "report.html", viewport={"width": width, "height": 800})
+def test_nothing_is_wider_than_the_screen(open_page: OpenPage, run: Path, width: int) -> None:
+    view = open_page(run / "report.html", viewport={"width": width, "height": 800})
     assert view.evaluate("document.documentElement.scrollWidth") == width
     sizes = view.evaluate("[...document.images].map((image) => image.naturalWidth)")
     assert sizes
@@ -381,11 +379,10 @@ def test_nothing_is_wider_than_the_screen(browser: Any, run: Path, width: int) -
     )
     assert len(tops) == 3
     assert all((slider == panels) == (width > 640) for slider, panels in tops)
-    view.context.close()
 
 
-def test_the_slider_moves_by_keys_between_two_images(browser: Any, run: Path) -> None:
-    view = open_page(browser, run / "report.html", viewport={"width": 1000, "height": 900})
+def test_the_slider_moves_by_keys_between_two_images(open_page: OpenPage, run: Path) -> None:
+    view = open_page(run / "report.html", viewport={"width": 1000, "height": 900})
     sample = view.locator(".sample").first
     sources = sample.locator(".panels img").evaluate_all("(all) => all.map((image) => image.src)")
     stage = sample.locator(".stage img")
@@ -399,20 +396,18 @@ def test_the_slider_moves_by_keys_between_two_images(browser: Any, run: Path) ->
     assert (before, after) == ("inset(0px 0px 0px 50%)", "inset(0px 0px 0px 60%)")
     sample.locator("select.left").select_option("ground truth")
     assert stage.nth(0).evaluate("(image) => image.src") == sources[1]
-    view.context.close()
 
 
-def test_without_scripts_only_the_slider_is_missing(browser: Any, run: Path) -> None:
-    view = open_page(browser, run / "report.html", java_script_enabled=False)
+def test_without_scripts_only_the_slider_is_missing(open_page: OpenPage, run: Path) -> None:
+    view = open_page(run / "report.html", java_script_enabled=False)
     assert view.locator(".wipe").first.is_hidden()
     assert view.locator(".panels img").nth(3).is_visible()
-    view.context.close()
 
 
 def test_on_paper_it_is_black_on_white_and_complete(
-    browser: Any, run: Path, tmp_path: Path
+    open_page: OpenPage, run: Path, tmp_path: Path
 ) -> None:
-    view = open_page(browser, run / "report.html", color_scheme="dark")
+    view = open_page(run / "report.html", color_scheme="dark")
     background = "getComputedStyle(document.body).backgroundColor"
     assert view.evaluate(background) == "rgb(20, 23, 26)"
     view.emulate_media(media="print")
@@ -420,13 +415,12 @@ def test_on_paper_it_is_black_on_white_and_complete(
     assert view.locator(".wipe").first.is_hidden()
     view.pdf(path=tmp_path / "report.pdf", format="A4")
     assert (tmp_path / "report.pdf").read_bytes().count(b"/Type /Page\n") in range(3, 12)
-    view.context.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_is_accessible(browser: Any, run: Path, scheme: str) -> None:
+def test_the_page_is_accessible(open_page: OpenPage, run: Path, scheme: str) -> None:
     axe = (node_modules() / "axe-core/axe.min.js").read_text(encoding="utf-8")
-    view = open_page(browser, run / "report.html", color_scheme=scheme)
+    view = open_page(run / "report.html", color_scheme=scheme)
     view.evaluate(axe)
     report = view.evaluate("axe.run()")
     assert [
@@ -434,21 +428,19 @@ def test_the_page_is_accessible(browser: Any, run: Path, scheme: str) -> None:
         for fault in report["violations"]
     ] == []
     assert len(report["passes"]) > 15
-    view.context.close()
 
 
 def test_hundreds_of_classes_stay_readable_and_small(
-    tmp_path: Path, make_model: MakeModel, browser: Any
+    tmp_path: Path, make_model: MakeModel, open_page: OpenPage
 ) -> None:
     names = tuple(f"class number {k}, a long name" for k in range(171))
     masks = [np.indices((96, 128))[1] // 4 + 40 * k for k in range(4)]
-    root = write_data(tmp_path / "data", names, masks)
-    result = evaluate(Predictor(make_model(names), device="cpu"), root, split="val")
+    root = write_noise(tmp_path / "data", names, masks)
+    result = evaluated(make_model(names), root)
     page = save_report(result, tmp_path / "report.html")
     assert page.stat().st_size < 1_500_000
-    assert "class number 17, a long name" in Reader(page).text
-    view = open_page(browser, page, viewport={"width": 390, "height": 800})
+    assert "class number 17, a long name" in read(page).text
+    view = open_page(page, viewport={"width": 390, "height": 800})
     assert view.evaluate("document.documentElement.scrollWidth") == 390
     assert view.locator(".matrix tbody tr").count() == 25
     assert view.locator(".tall").first.bounding_box()["height"] < 560
-    view.context.close()

@@ -13,10 +13,12 @@ import platform
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
+from PIL import Image
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.files import atomic_write
@@ -46,16 +48,13 @@ _AREA_ENDS = [f"{end - 1}" if end < 1000 else f"{(end - 1) // 1000}k" for end in
 def save_report(
     evaluation: Evaluation, path: str | Path, *, run: str | Path | None = None, repeat: str = ""
 ) -> Path:
-    """Write a report: `save_report(evaluate(model, data), "report.html")`.
+    """Write a report and return its path: `save_report(evaluate(model, data), "report.html")`.
 
     Args:
         evaluation: with its error analysis.
         path: of the page; a Markdown file of the same name and images/ are written next to it.
         run: folder of the training run, for its curves and its duration.
         repeat: the command that gives the same numbers again.
-
-    Returns:
-        The path of the page.
 
     Raises:
         FullconvError: another suffix than .html, or an evaluation without error analysis.
@@ -91,10 +90,11 @@ def save_report(
 
 def head_charts(quality: Quality) -> dict[str, Markup]:
     """Draw the error analysis of a head: "edges", "sizes" and "confidence", if there are data."""
-    iou, accuracy = (
-        list(zip(WIDTHS, values.tolist(), strict=True))
-        for values in (quality.band_iou, quality.band_accuracy)
-    )
+    columns = (("mean IoU", quality.band_iou), ("pixel accuracy", quality.band_accuracy))
+    edges = [
+        Line(name, list(zip(WIDTHS, column.tolist(), strict=True))) for name, column in columns
+    ]
+
     objects, _, pixels, right = quality.object_counts.sum(axis=2).T
     names = [f"{low}–{high}" for low, high in zip(_AREA_NAMES, _AREA_ENDS, strict=False)]
     names.append(f"{_AREA_NAMES[-1]}+")
@@ -102,69 +102,60 @@ def head_charts(quality: Quality) -> dict[str, Markup]:
     for name, share, count in zip(names, ratios(right, pixels).tolist(), objects, strict=True):
         number = f"{count}" if count < 1000 else f"{count / 1000:.3g}k"
         bars.append((name, share, f"{percent(share, 0)}\n(n={number})"))
-    in_bin, correct, confidence = (column.tolist() for column in quality.calibration_counts.T)
+
     calibration = [
-        (100 * total / count, right / count)
-        for count, right, total in zip(in_bin, correct, confidence, strict=True)
+        (100 * confidence / count, correct / count)
+        for count, correct, confidence in quality.calibration_counts.tolist()
         if count
     ]
-    figures = {
-        "edges": line_plot(
-            [Line("mean IoU", iou), Line("pixel accuracy", accuracy)],
-            x_label="width of the band along the true edges, in pixels",
-            percent=True,
+    lines = [Line("accuracy", calibration), Line("perfect calibration", [(0, 0), (100, 1)], True)]
+    label = f"confidence in percent, {BINS} bins"
+    confidence = line_plot(lines, x_label=label, percent=True, y_range=(0.0, 1.0))
+    label = "width of the band along the true edges, in pixels"
+    charts = {
+        "edges": (
+            line_plot(edges, x_label=label, percent=True),
+            "mean IoU and pixel accuracy by the width of the band along the true edges",
         ),
-        "sizes": bar_plot(bars, x_label="object size in pixels", y_label="correct pixels"),
-        "confidence": line_plot(
-            [Line("accuracy", calibration), Line("perfect calibration", [(0, 0), (100, 1)], True)],
-            x_label=f"confidence in percent, {BINS} bins",
-            percent=True,
-            y_range=(0.0, 1.0),
-        )
-        if calibration
-        else None,
+        "sizes": (
+            bar_plot(bars, x_label="object size in pixels", y_label="correct pixels"),
+            "share of correct pixels by object size",
+        ),
+        "confidence": (
+            confidence if calibration else None,
+            "share of correct pixels by confidence",
+        ),
     }
-    descriptions = {
-        "edges": "mean IoU and pixel accuracy by the width of the band along the true edges",
-        "sizes": "share of correct pixels by object size",
-        "confidence": "share of correct pixels by confidence",
-    }
-    return {name: svg(f, descriptions[name]) for name, f in figures.items() if f is not None}
+    return _without_empty(charts)
 
 
 def training_charts(history: Sequence[History]) -> dict[str, Markup]:
     """Draw "loss", "scores" and "rate" by epoch, one stage after the other."""
-    loss: list[tuple[float, float]] = []
-    mean_iou: list[tuple[float, float]] = []
-    accuracy: list[tuple[float, float]] = []
-    rate: list[tuple[float, float]] = []
+    columns = ("mean_iou", "pixel_accuracy", "loss", "lr")
+    points: dict[str, list[tuple[float, float]]] = {column: [] for column in columns}
     stages, done = [], 0
     for stage in history:
         stages.append((done + 0.5, stage.name))
-        for points in (loss, mean_iou, accuracy, rate):
-            points.append((done, math.nan))  # no line connects two stages
-        for epoch in stage.epochs:
-            x = done + epoch.number
-            loss.append((x, epoch.loss))
-            mean_iou.append((x, epoch.mean_iou))
-            accuracy.append((x, epoch.pixel_accuracy))
-            rate.append((x, epoch.lr))
+        for column, places in points.items():
+            places.append((done, math.nan))  # no line connects two stages
+            places += [(done + epoch.number, getattr(epoch, column)) for epoch in stage.epochs]
         done += stage.epochs[-1].number
-    plots = {
+    iou, accuracy, loss, rate = points.values()
+    plot = partial(line_plot, x_label="epoch", stages=stages[1:])
+    charts = {
         "scores": (
-            [Line("mean IoU", mean_iou), Line("pixel accuracy", accuracy)],
+            plot([Line("mean IoU", iou), Line("pixel accuracy", accuracy)], percent=True),
             "mean IoU and pixel accuracy on the validation split by epoch",
         ),
-        "loss": ([Line("loss", loss)], "loss by epoch"),
-        "rate": ([Line("learning rate", rate)], "head learning rate by epoch"),
+        "loss": (plot([Line("loss", loss)]), "loss by epoch"),
+        "rate": (plot([Line("learning rate", rate)]), "head learning rate by epoch"),
     }
-    charts = {}
-    for name, (lines, description) in plots.items():
-        percents = name == "scores"
-        figure = line_plot(lines, x_label="epoch", percent=percents, stages=stages[1:])
-        if figure is not None:
-            charts[name] = svg(figure, description)
-    return charts
+    return _without_empty(charts)
+
+
+def _without_empty(charts: Mapping[str, tuple[Any, str]]) -> dict[str, Markup]:
+    """Return the figures that show something, with their descriptions, as SVG."""
+    return {k: svg(figure, text) for k, (figure, text) in charts.items() if figure is not None}
 
 
 def _report_values(
@@ -178,7 +169,9 @@ def _report_values(
     if len(history) > 1:
         times.append(("training, all stages", total_seconds(history)))
     times.append(("evaluation", context.seconds))
-    versions = [(name, installed_version(name)) for name in _PACKAGES]
+    versions: dict[str, str | None] = {"fullconv": __version__}
+    versions["Python"] = platform.python_version()
+    versions |= {name: installed_version(name) for name in _PACKAGES}
     sizes = report.sizes.most_common()
     return {
         "name": report.dataset.root.resolve().name,
@@ -204,11 +197,7 @@ def _report_values(
         "repeat": repeat,
         "resources": [(name, duration(seconds)) for name, seconds in times] + _peak_memory(),
         "machine": _machine(model),
-        "versions": [
-            ("fullconv", __version__),
-            ("Python", platform.python_version()),
-            *((name, version) for name, version in versions if version),
-        ],
+        "versions": [(name, version) for name, version in versions.items() if version],
         "created": f"{datetime.now():%Y-%m-%d %H:%M}",
     }
 
@@ -245,15 +234,17 @@ def _save_images(
     """Save the images of report.md, and return their paths relative to it."""
     (page.parent / "images").mkdir(exist_ok=True)
     files: dict[Any, str] = {}
+
+    def save(key: Any, name: str, image: Image.Image) -> None:
+        files[key] = f"images/{name}.jpg"
+        image.save(page.parent / files[key], quality=85, optimize=True)
+
     for k, (head, head_result) in enumerate(zip(tables, images, strict=True)):
         stem = page.stem + f"-head{k + 1}" * (len(images) > 1)
         for ranked in head_result.ranked:
-            files[k, ranked.rank] = f"images/{stem}-{ranked.rank}.jpg"
-            ranked.sheet().save(page.parent / files[k, ranked.rank], quality=85, optimize=True)
+            save((k, ranked.rank), f"{stem}-{ranked.rank}", ranked.sheet())
         for number, pair in enumerate(head.confused, 1):
-            files[k, pair] = f"images/{stem}-confused-{number}.jpg"
-            crops = head_result.crops[pair]
-            crops.save(page.parent / files[k, pair], quality=85, optimize=True)
+            save((k, pair), f"{stem}-confused-{number}", head_result.crops[pair])
     for name, chart in charts.items():
         files[name] = f"images/{page.stem}-{name}.svg"
         atomic_write(page.parent / files[name], standalone_svg(chart))

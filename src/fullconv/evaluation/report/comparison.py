@@ -18,6 +18,7 @@ from fullconv.evaluation.compare import ComparedRun, Comparison
 from fullconv.visualization.html import fragment, interval_bar, muted, page, table, title
 from fullconv.visualization.plots import (
     IntervalRow,
+    Logs,
     comparison_plot,
     encoded,
     has_curves,
@@ -28,40 +29,36 @@ from fullconv.visualization.plots import (
 _SUFFIXES = (".html", ".png", ".svg")
 _LISTED = 40  # classes in a terminal or a plot; of more, those that differ most
 _TESTED = 20  # images; with fewer, the coverage of the intervals was not measured
+_POINTS, _INTERVAL = msg("difference in points"), msg("95% interval")
+_METRIC_HEAD = ["", _POINTS, _INTERVAL, ""]
+_CLASS_HEAD = [msg("IoU of"), msg("first"), msg("this"), _POINTS, _INTERVAL, ""]
+_Rows = list[tuple[list[str], Interval]]  # the cells of a table, and what its bar shows
 
 
 def comparison_text(comparison: Comparison) -> str:
     """Format a comparison for a terminal."""
-    first = comparison.runs[0]
     head = ["", *TITLES.values(), msg("epochs")]
     blocks: list[str] = [
         translate(heading(comparison)),
         align_columns([head, *(_metric_row(run) for run in comparison.runs)]),
     ]
-    if settings := comparison.differing_settings:
-        rows = [["", *(run.name for run in comparison.runs)]]
-        rows += [[name, *values] for name, values in settings.items()]
-        blocks.append(translate(msg("different settings")))
-        blocks[-1] += "\n" + align_columns(rows, left=range(len(rows[0])))
-    for run, difference in zip(comparison.runs[1:], comparison.differences, strict=True):
+    if settings := _settings_rows(comparison):
+        table_text = align_columns(settings, left=range(len(settings[0])))
+        blocks.append(translate(msg("different settings")) + f"\n{table_text}")
+    for run, difference in comparison.compared:
         metrics, classes = _difference_rows(comparison, run, difference)
-        listed = classes
-        if len(classes) > _LISTED:
-            sizes = [-abs(np.nan_to_num(interval.value)) for _, interval in classes]
-            listed = [classes[k] for k in sorted(np.argsort(sizes, kind="stable")[:_LISTED])]
-        blocks.append(
-            f"{translate(_title(run, first))}\n"
-            + align_columns([_METRIC_HEAD, *(cells for cells, _ in metrics)], left=(0, 3))
-        )
-        block = align_columns([_CLASS_HEAD, *(cells for cells, _ in listed)], left=(0, 5))
+        table_text = align_columns([_METRIC_HEAD, *(cells for cells, _ in metrics)], left=(0, 3))
+        blocks.append(f"{translate(_title(run, comparison))}\n{table_text}")
+        listed = _largest([np.nan_to_num(interval.value) for _, interval in classes])
+        rows = [_CLASS_HEAD, *(classes[k][0] for k in listed)]
+        blocks.append(align_columns(rows, left=(0, 5)))
         if left := len(classes) - len(listed):
             more = nmsg(
                 "... and {count} more class with a smaller difference (--json)",
                 "... and {count} more classes with smaller differences (--json)",
                 left,
             )
-            block += f"\n{translate(more)}"
-        blocks.append(block)
+            blocks[-1] += f"\n{translate(more)}"
     return "\n\n".join([*blocks, translate(join(notes(comparison)))])
 
 
@@ -74,64 +71,50 @@ def comparison_html(comparison: Comparison) -> str:
 def save_comparison(comparison: Comparison, path: str | Path) -> Path:
     """Write a comparison as a page (.html), or its curves and differences as a plot (.png, .svg).
 
-    Returns:
-        The path.
-
     Raises:
         FullconvError: another suffix, or the file cannot be written.
     """
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in _SUFFIXES:
-        raise FullconvError(
-            msg(
-                "a comparison is saved as {suffixes}, not as {name!r}.",
-                suffixes=truncated_list(_SUFFIXES),
-                name=path.name,
-            ),
-            "--out compare.html",
+        problem = msg(
+            "a comparison is saved as {suffixes}, not as {name!r}.",
+            suffixes=truncated_list(_SUFFIXES),
+            name=path.name,
         )
-    first = comparison.runs[0]
+        raise FullconvError(problem, "--out compare.html")
     content: str | bytes
     if suffix == ".html":
         names = ", ".join(run.name for run in comparison.runs)
         content = page(f"Comparison of {names}", *_html_parts(comparison))
     else:
-        groups = {
-            f"{_title(run, first)}: difference in percentage points": _plot_rows(
-                comparison, difference
-            )
-            for run, difference in zip(comparison.runs[1:], comparison.differences, strict=True)
-        }
+        groups = {}
+        for run, difference in comparison.compared:
+            panel = f"{_title(run, comparison)}: difference in percentage points"
+            groups[panel] = _plot_rows(comparison, difference)
         content = encoded(comparison_plot(_logs(comparison), groups), suffix[1:])
     try:
         atomic_write(path, content)
     except OSError as error:
-        raise FullconvError(
-            msg(
-                "could not write the comparison to {path}: {reason}.",
-                path=path,
-                reason=error.strerror or error,
-            ),
-            "--out another_folder/compare.html",
-        ) from error
+        reason = error.strerror or error
+        problem = msg(
+            "could not write the comparison to {path}: {reason}.", path=path, reason=reason
+        )
+        raise FullconvError(problem, "--out another_folder/compare.html") from error
     return path
 
 
 def heading(comparison: Comparison) -> Message:
     """Describe what was compared: split, head, number of images, image size."""
-    card = comparison.runs[0].protocol
-    size = str(card["image_size"]).removeprefix("original, ")
-    images = nmsg("{count} image", "{count} images", comparison.images)
+    values = {
+        "split": comparison.split,
+        "head": comparison.head,
+        "images": nmsg("{count} image", "{count} images", comparison.images),
+        "size": str(comparison.runs[0].protocol["image_size"]).removeprefix("original, "),
+    }
     if comparison.head:
-        return msg(
-            "split {split}, head {head}: {images}, {size}",
-            split=comparison.split,
-            head=comparison.head,
-            images=images,
-            size=size,
-        )
-    return msg("split {split}: {images}, {size}", split=comparison.split, images=images, size=size)
+        return msg("split {split}, head {head}: {images}, {size}", **values)
+    return msg("split {split}: {images}, {size}", **values)
 
 
 def notes(comparison: Comparison) -> list[Message]:
@@ -172,12 +155,10 @@ def notes(comparison: Comparison) -> list[Message]:
                 count=_TESTED,
             )
         )
-    intervals = zip(
-        names, *(difference.classes for difference in comparison.differences), strict=True
-    )
+    classes = zip(*(difference.classes for difference in comparison.differences), strict=True)
     without = [
         name
-        for name, *runs in intervals
+        for name, runs in zip(names, classes, strict=True)
         if any(np.isfinite(run.value) and np.isnan(run.low) for run in runs)
     ]
     if without:
@@ -191,17 +172,6 @@ def notes(comparison: Comparison) -> list[Message]:
     return lines
 
 
-def verdict(interval: Interval) -> Message | str:
-    """Return better, worse, the same or not significant; "" without an interval."""
-    if np.isnan(interval.low):
-        return ""
-    if interval.low == interval.high == 0:
-        return msg("the same")
-    if not interval.significant:
-        return msg("not significant")
-    return msg("better") if interval.value > 0 else msg("worse")
-
-
 def points(difference: float) -> str:
     """Return a difference of fractions in percentage points.
 
@@ -213,46 +183,49 @@ def points(difference: float) -> str:
     return "0.00" if abs(difference) < 0.00005 else f"{100 * difference:+.2f}"
 
 
-def interval_text(interval: Interval) -> str:
-    """Return the ends of an interval in percentage points; "" without an interval."""
+def interval_cells(interval: Interval) -> list[str]:
+    """Return a difference in points, its interval and its meaning; "" without an interval."""
     if np.isnan(interval.low):
-        return ""
-    return f"{points(interval.low)} .. {points(interval.high)}"
-
-
-_METRIC_HEAD = ["", msg("difference in points"), msg("95% interval"), ""]
-_CLASS_HEAD = [
-    msg("IoU of"),
-    msg("first"),
-    msg("this"),
-    msg("difference in points"),
-    msg("95% interval"),
-    "",
-]
-_Rows = list[tuple[list[str], Interval]]
+        return [points(interval.value), "", ""]
+    if interval.low == interval.high == 0:
+        verdict = msg("the same")
+    elif not interval.significant:
+        verdict = msg("not significant")
+    else:
+        verdict = msg("better") if interval.value > 0 else msg("worse")
+    if interval.significant_familywise:
+        verdict = msg("{verdict} *", verdict=verdict)
+    return [points(interval.value), f"{points(interval.low)} .. {points(interval.high)}", verdict]
 
 
 def _difference_rows(
     comparison: Comparison, run: ComparedRun, difference: Difference
 ) -> tuple[_Rows, _Rows]:
     """Return the cells of each metric, and of each class that occurs, with their intervals."""
-    metrics: _Rows = []
-    for name, interval in difference.metrics.items():
-        cells = [TITLES[name], points(interval.value), interval_text(interval), verdict(interval)]
-        metrics.append((cells, interval))
-    classes: _Rows = []
+    metrics: _Rows = [
+        ([TITLES[name], *interval_cells(interval)], interval)
+        for name, interval in difference.metrics.items()
+    ]
     first = comparison.runs[0].metrics
     columns = (first.names, first.class_iou, run.metrics.class_iou, difference.classes)
-    for name, iou, other, interval in zip(*columns, strict=True):
-        if np.isnan(iou) and np.isnan(other):
-            continue
-        words = verdict(interval)
-        if interval.significant_familywise:
-            words = msg("{verdict} *", verdict=words)
-        ious = [percent(iou, 2), percent(other, 2)]
-        cells = [name, *ious, points(interval.value), interval_text(interval), words]
-        classes.append((cells, interval))
+    classes: _Rows = [
+        ([name, percent(iou, 2), percent(other, 2), *interval_cells(interval)], interval)
+        for name, iou, other, interval in zip(*columns, strict=True)
+        if not (np.isnan(iou) and np.isnan(other))
+    ]
     return metrics, classes
+
+
+def _largest(differences: Sequence[float]) -> list[int]:
+    """Return the places of all differences; of many, those of the largest."""
+    order = sorted(range(len(differences)), key=lambda k: -abs(differences[k]))
+    return sorted(order[:_LISTED])
+
+
+def _settings_rows(comparison: Comparison) -> list[list[str]]:
+    """Return a head and a row for each setting that differs; nothing if none does."""
+    rows = [[name, *values] for name, values in comparison.differing_settings.items()]
+    return [["", *(run.name for run in comparison.runs)], *rows] if rows else []
 
 
 def _metric_row(run: ComparedRun) -> list[str]:
@@ -261,64 +234,50 @@ def _metric_row(run: ComparedRun) -> list[str]:
     return [run.name, *values, f"{epochs[-1]:g}" if epochs else "-"]
 
 
-def _title(run: ComparedRun, first: ComparedRun) -> Message:
-    return msg("{run} compared with {first}", run=run.name, first=first.name)
+def _title(run: ComparedRun, comparison: Comparison) -> Message:
+    return msg("{run} compared with {first}", run=run.name, first=comparison.runs[0].name)
 
 
-def _logs(comparison: Comparison) -> dict[str, dict[str, list[float]]]:
-    return {
-        run.name: {name: list(column) for name, column in run.log.items()}
-        for run in comparison.runs
-        if run.log
-    }
+def _logs(comparison: Comparison) -> Logs:
+    return {run.name: run.log for run in comparison.runs if run.log}
 
 
 def _plot_rows(comparison: Comparison, difference: Difference) -> list[IntervalRow]:
     """Return the metrics and the classes that occur; of many classes, those that differ most."""
-    names = comparison.runs[0].metrics.names
-    classes = [k for k, interval in enumerate(difference.classes) if np.isfinite(interval.value)]
-    if len(classes) > _LISTED:
-        classes = sorted(sorted(classes, key=lambda k: -abs(difference.classes[k].value))[:_LISTED])
     named = [(str(TITLES[name]), difference.metrics[name]) for name in METRICS]
-    for k in classes:
-        interval = difference.classes[k]
-        named.append((names[k] + " *" * interval.significant_familywise, interval))
-    return [
-        IntervalRow(name, interval.value, interval.low, interval.high, interval.significant)
-        for name, interval in named
+    classes = [
+        (name + " *" * interval.significant_familywise, interval)
+        for name, interval in zip(comparison.runs[0].metrics.names, difference.classes, strict=True)
+        if np.isfinite(interval.value)
     ]
+    named += [classes[k] for k in _largest([interval.value for _, interval in classes])]
+    return [IntervalRow(name, i.value, i.low, i.high, i.significant) for name, i in named]
 
 
 def _html_parts(comparison: Comparison) -> list[Markup]:
-    first, logs = comparison.runs[0], _logs(comparison)
+    logs = _logs(comparison)
     rows = [_metric_row(run) for run in comparison.runs]
-    parts = [
-        muted(heading(comparison)),
-        table(["", *TITLES.values(), "epochs"], rows, numbers=len(TITLES) + 1),
-    ]
-    if settings := comparison.differing_settings:
-        names = [run.name for run in comparison.runs]
-        parts += [muted("Different settings")]
-        parts += [table(["", *names], [[name, *values] for name, values in settings.items()])]
+    head = ["", *TITLES.values(), "epochs"]
+    parts = [muted(heading(comparison)), table(head, rows, numbers=len(TITLES) + 1)]
+    if settings := _settings_rows(comparison):
+        parts += [muted("Different settings"), table(settings[0], settings[1:])]
     if has_curves(logs):
         parts.append(svg(training_curves(logs), "loss and mean IoU by epoch"))
-    for run, difference in zip(comparison.runs[1:], comparison.differences, strict=True):
+    for run, difference in comparison.compared:
         metrics, classes = _difference_rows(comparison, run, difference)
         ends = [end for _, i in (*metrics, *classes) for end in (i.low, i.high) if np.isfinite(end)]
         reach = max(map(abs, ends), default=0.0)
-        parts.append(title(_title(run, first)))
+        parts.append(title(_title(run, comparison)))
         for head, table_rows in ((_METRIC_HEAD, metrics), (_CLASS_HEAD, classes)):
-            body = [[*_unbroken(cells), _bar(interval, reach)] for cells, interval in table_rows]
+            body = [_with_bar(cells, interval, reach) for cells, interval in table_rows]
             parts.append(table([*head, ""], body, numbers=len(head) - 2))
     return [*parts, *(muted(note) for note in notes(comparison))]
 
 
-def _unbroken(cells: Sequence[str]) -> list[str]:
-    """Keep the words of the last cell on one line."""
-    return [*cells[:-1], Markup('<span class="unbroken">{}</span>').format(cells[-1])]
-
-
-def _bar(interval: Interval, reach: float) -> str:
+def _with_bar(cells: Sequence[str], interval: Interval, reach: float) -> list[str]:
+    """Keep the words of the last cell on one line, and draw the interval next to them."""
+    words = Markup('<span class="unbroken">{}</span>').format(cells[-1])
     if np.isnan(interval.low) or not reach:
-        return ""
-    return interval_bar(interval.value, interval.low, interval.high, reach, interval.significant)
+        return [*cells[:-1], words, ""]
+    bar = interval_bar(interval.value, interval.low, interval.high, reach, interval.significant)
+    return [*cells[:-1], words, bar]

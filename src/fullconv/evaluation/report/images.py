@@ -17,7 +17,7 @@ from fullconv.evaluation.error_analysis import edge_pixels
 from fullconv.evaluation.evaluate import EvaluationContext
 from fullconv.evaluation.report.tables import ConfusedPair, HeadTables
 from fullconv.inference.postprocess import label_regions
-from fullconv.visualization.contact_sheet import contact_sheet
+from fullconv.visualization.contact_sheet import contact_sheet, reduced_size
 from fullconv.visualization.overlay import WRONG, colorize, error_map
 
 PANELS = ("image", "ground truth", "prediction", "errors")
@@ -29,18 +29,11 @@ _SMALLEST_CROP = 96  # pixels of the image
 
 @dataclass(frozen=True)
 class RankedImage:
-    """An image with its panels.
+    """An image with its panels, see `PANELS`."""
 
-    Args:
-        rank: "best", "median" or "worst".
-        name: of the image.
-        mean_iou: of this image, over the classes in its ground truth or prediction.
-        panels: see `PANELS`.
-    """
-
-    rank: str
+    rank: str  # "best", "median" or "worst"
     name: str
-    mean_iou: float
+    mean_iou: float  # of this image, over the classes in its ground truth or prediction
     panels: tuple[Image.Image, ...]
 
     def sheet(self) -> Image.Image:
@@ -51,14 +44,10 @@ class RankedImage:
 
 @dataclass
 class HeadImages:
-    """The images of one head.
+    """The images of one head."""
 
-    Args:
-        ranked: best, median and worst image.
-        crops: image, ground truth and prediction side by side, for each confused pair.
-    """
-
-    ranked: list[RankedImage] = field(default_factory=list)
+    ranked: list[RankedImage] = field(default_factory=list)  # best, median and worst
+    # For each confused pair: image, ground truth and prediction side by side.
     crops: dict[ConfusedPair, Image.Image] = field(default_factory=dict)
 
 
@@ -77,15 +66,16 @@ def head_images(context: EvaluationContext, tables: Sequence[HeadTables]) -> lis
         for k, head in enumerate(tables):
             ids, labels = predictions[head.number], head.labels
             truth = np.where(truths[k] < len(labels), truths[k], labels.ignore_index)
-            for rank in [rank for rank, place in ranks[k].items() if place == number]:
-                iou = head.quality.image_iou[number]
-                panels = _draw_panels(image, truth, ids, labels, width)
-                results[k].ranked.append(RankedImage(rank, pairs[number].name, iou, panels))
-            for pair in [pair for pair in head.confused if pair.image == number]:
-                results[k].crops[pair] = _draw_crops(image, truth, ids, labels, pair)
-    for head_result, by_rank in zip(results, ranks, strict=True):
-        order = list(by_rank)
-        head_result.ranked.sort(key=lambda ranked: order.index(ranked.rank))
+            for rank, place in ranks[k].items():
+                if place == number:
+                    iou = head.quality.image_iou[number]
+                    panels = _draw_panels(image, truth, ids, labels, width)
+                    results[k].ranked.append(RankedImage(rank, pairs[number].name, iou, panels))
+            for pair in head.confused:
+                if pair.image == number:
+                    results[k].crops[pair] = _draw_crops(image, truth, ids, labels, pair)
+    for head_result in results:
+        head_result.ranked.sort(key=lambda ranked: ranked.rank)  # best, median, worst
     return results
 
 
@@ -96,22 +86,17 @@ def rank_images(image_iou: Sequence[float]) -> dict[str, int]:
     >>> rank_images([0.5, float("nan"), 0.9, 0.7]), rank_images([0.4])
     ({'best': 2, 'median': 3, 'worst': 0}, {'best': 0})
     """
-    order = sorted(
-        (k for k, iou in enumerate(image_iou) if iou == iou), key=lambda k: -image_iou[k]
-    )
-    places = {"best": 0, "median": len(order) // 2, "worst": len(order) - 1}
-    chosen: dict[str, int] = {}
-    for rank in ("best", "worst", "median"):
-        if order and order[places[rank]] not in chosen.values():
-            chosen[rank] = order[places[rank]]
-    return {rank: chosen[rank] for rank in places if rank in chosen}
+    order = sorted(np.flatnonzero(~np.isnan(image_iou)).tolist(), key=lambda k: -image_iou[k])
+    if not order:
+        return {}
+    ranks = {order[len(order) // 2]: "median", order[-1]: "worst", order[0]: "best"}
+    return dict(sorted((rank, number) for number, rank in ranks.items()))
 
 
 def _draw_panels(
     image: np.ndarray, truth: np.ndarray, ids: np.ndarray, labels: Labels, width: int
 ) -> tuple[Image.Image, ...]:
-    factor = min(1.0, width / image.shape[1])
-    size = tuple(max(1, round(side * factor)) for side in (image.shape[1], image.shape[0]))
+    size = reduced_size((image.shape[1], image.shape[0]), width / image.shape[1])
     errors = error_map(truth, ids, labels.ignore_index, image=image)
     photo, wrong = (
         Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS) for pixels in (image, errors)

@@ -103,30 +103,26 @@ def _downscale(image: np.ndarray, ids: np.ndarray, longest: int) -> tuple[np.nda
 
 def metrics_html(metrics: Metrics) -> str:
     """Show the four metrics, and a bar for each class."""
-    return fragment(*_metrics_parts(metrics.names, metrics.to_dict()))
+    return fragment(*_metrics_parts(metrics.to_dict()))
 
 
-def _metrics_parts(names: Sequence[str], facts: Mapping[str, Any]) -> list[Markup]:
+def _metrics_parts(facts: Mapping[str, Any]) -> list[Markup]:
     four = [[text, percent(facts[key], 2)] for key, text in TITLES.items()]
     iou, precision = facts["per_class_iou"], facts.get("per_class_precision", {})
     columns = (iou, facts["per_class_accuracy"], precision)
-    rows = [
-        [
-            name,
-            *(percent(column.get(name), 2) for column in columns),
-            "absent" if iou[name] is None else bar(iou[name]),
-        ]
-        for name in names
-    ]
+    rows = []
+    for name in iou:
+        shares = [percent(column.get(name), 2) for column in columns]
+        rows.append([name, *shares, "absent" if iou[name] is None else bar(iou[name])])
     head = ["class", "IoU", "recall (accuracy)", "precision", ""]
     return [table([], four, numbers=1), table(head, rows, numbers=3)]
 
 
 def evaluation_html(evaluation: Evaluation) -> str:
     """Show the metrics of all heads, and the protocol card."""
-    parts = _metrics_parts(evaluation.metrics.names, evaluation.metrics.to_dict())
+    parts = _metrics_parts(evaluation.metrics.to_dict())
     for name, head in evaluation.heads.items():
-        parts += [title(f"head {name}"), *_metrics_parts(head.names, head.to_dict())]
+        parts += [title(f"head {name}"), *_metrics_parts(head.to_dict())]
     return fragment(*parts, _protocol_part(evaluation.protocol))
 
 
@@ -161,7 +157,7 @@ def run_html(run: Run) -> str:
     if card:
         images = nmsg("{count} image", "{count} images", card["images"])
         parts.append(muted(f"on {card['split']}, {images}"))
-        parts += _metrics_parts(list(run.metrics["per_class_iou"]), run.metrics)
+        parts += _metrics_parts(run.metrics)
         parts.append(_protocol_part(card))
     return fragment(*parts, muted(Markup("model: <code>{}</code>").format(str(run.model))))
 
@@ -173,15 +169,10 @@ def grid_html(grid: Grid) -> str:
 
 def grids_html(grids: Sequence[Grid]) -> str:
     """Show grids in a table, and the centers of their cells over the first pixels of the image."""
-    rows = [
-        [
-            f"{grid.stride:g}",
-            f"{grid.offset:g}",
-            "whole image" if math.isinf(grid.field) else f"{grid.field:g}",
-            ", ".join(grid.whole),
-        ]
-        for grid in grids
-    ]
+    rows = []
+    for grid in grids:
+        field = "whole image" if math.isinf(grid.field) else f"{grid.field:g}"
+        rows.append([f"{grid.stride:g}", f"{grid.offset:g}", field, ", ".join(grid.whole)])
     head = ["stride", "offset", "receptive field", "sees the whole image by"]
     if not any(row[3] for row in rows):
         rows, head = [row[:3] for row in rows], head[:3]
@@ -192,12 +183,8 @@ def grids_html(grids: Sequence[Grid]) -> str:
         places = [(center + 0.5) * _SPACING for center in centers if center >= -0.5]
         lines.append((f"{grid.stride:g}", _ROW_HEIGHT * (number + 0.5), places))
     template = environment(Path(__file__).with_name("templates")).get_template("grids.html")
-    drawing = template.render(
-        lines=lines,
-        pixels=range(_RULER),
-        spacing=_SPACING,
-        height=_ROW_HEIGHT * (len(grids) + 1),
-    )
+    height = _ROW_HEIGHT * (len(grids) + 1)
+    drawing = template.render(lines=lines, pixels=range(_RULER), spacing=_SPACING, height=height)
     caption = f"Pixels 0 to {_RULER - 1} of a row of the image, and the centers of the cells."
     return fragment(table(head, rows, numbers=2), Markup(drawing), muted(caption))
 
@@ -210,25 +197,20 @@ def dataset_html(dataset: Dataset) -> str:
 def check_report_html(report: CheckReport) -> str:
     """Show a dataset with the share of each class, and what the check found."""
     shares = {
-        split: [count / max(1, sum(pixels)) for count in pixels]
-        for split, pixels in report.class_pixels.items()
+        k: np.array(pixels) / max(1, sum(pixels)) for k, pixels in report.class_pixels.items()
     }
     rows = [[finding.level, finding.rule, finding.message] for finding in report.findings]
     findings = table(["", "rule", ""], rows) if rows else muted("The check found no problems.")
     return fragment(*_dataset_parts(report.dataset, shares), findings)
 
 
-def _dataset_parts(dataset: Dataset, shares: Mapping[str, Sequence[float]]) -> list[Markup]:
+def _dataset_parts(dataset: Dataset, shares: Mapping[str, np.ndarray]) -> list[Markup]:
     counts = ", ".join(f"{split} {len(pairs)}" for split, pairs in dataset.splits.items())
     colors = overlay_colors(dataset.labels)
-    rows = [
-        [
-            str(k),
-            *(percent(share[k], 2) if share[k] else "-" for share in shares.values()),
-            swatch(colors[name]) + name,
-        ]
-        for k, name in enumerate(dataset.labels.names)
-    ]
+    rows = []
+    for k, name in enumerate(dataset.labels.names):
+        percents = [percent(share[k], 2) if share[k] else "-" for share in shares.values()]
+        rows.append([str(k), *percents, swatch(colors[name]) + name])
     return [
         title(str(dataset.root)),
         muted(f"layout {dataset.layout} ({dataset.reason}) · images: {counts}"),
@@ -240,12 +222,11 @@ def _dataset_parts(dataset: Dataset, shares: Mapping[str, Sequence[float]]) -> l
 
 def _thumbnails(dataset: Dataset) -> list[Markup]:
     """Draw a few images spread over the dataset; name those that cannot be read."""
-    pairs = [(split, pair) for split, pairs in dataset.splits.items() for pair in pairs]
+    pairs = [(f"{k}/{pair.name}", pair) for k, pairs in dataset.splits.items() for pair in pairs]
     places = np.linspace(0, len(pairs) - 1, min(_THUMBNAILS, len(pairs))).round().astype(int)
     parts = []
     for place in sorted(set(places.tolist())):
-        split, pair = pairs[place]
-        name = f"{split}/{pair.name}"
+        name, pair = pairs[place]
         try:
             size, image = read_reduced(pair.image, _THUMBNAIL)
             ids = read_mask(pair.mask, dataset.labels)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,80 +19,51 @@ CONFUSED_PAIRS = 6
 OTHERS = "others"
 
 
-@dataclass(frozen=True)
-class ClassRow:
-    """A class in the table; NaN if there is nothing to count.
-
-    Args:
-        name, color: of the class.
-        share: of the labeled pixels.
-        iou, recall, precision, boundary_f1: fractions.
-        upper_bound: IoU that the model's stride can reach, estimated.
-    """
+class ClassRow(NamedTuple):
+    """A class in the table: fractions; NaN if there is nothing to count."""
 
     name: str
     color: RGB
-    share: float
+    share: float  # of the labeled pixels
     iou: float
-    upper_bound: float
+    upper_bound: float  # IoU that the model's stride can reach, estimated
     recall: float
     precision: float
     boundary_f1: float
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(NamedTuple):
     """True class -> predicted class: share of the true class's pixels, and pixels."""
 
     share: float
     pixels: int
 
 
-@dataclass(frozen=True)
-class ConfusedPair:
-    """Pixels of one class that were predicted as another.
+class ConfusedPair(NamedTuple):
+    """Pixels of one class that were predicted as another."""
 
-    Args:
-        truth, prediction: class ids.
-        pixels: of the true class that were predicted so.
-        share: the same as a fraction of the true class's pixels.
-        image: number of the image with the most of them.
-    """
-
-    truth: int
+    truth: int  # class ids
     prediction: int
     pixels: int
-    share: float
-    image: int
+    share: float  # of the true class's pixels
+    image: int  # number of the image with the most of them
 
 
 @dataclass(frozen=True)
 class HeadTables:
-    """The tables of one head.
+    """The tables of one head."""
 
-    Args:
-        name: "" if there is only one head.
-        number: of the head in the model.
-        labels, metrics, quality: of the head.
-        mean_upper_bound: mean IoU that the model's stride can reach, estimated; NaN if unknown.
-        rows: of the classes that occur, in their order.
-        absent: names of the other classes.
-        matrix_names: of the rows and columns.
-        matrix: rows are the ground truth.
-        confused: the most frequent pair first.
-    """
-
-    name: str
-    number: int
+    name: str  # "" if there is only one head
+    number: int  # of the head in the model
     labels: Labels
     metrics: Metrics
     quality: Quality
-    mean_upper_bound: float
-    rows: tuple[ClassRow, ...]
-    absent: tuple[str, ...]
-    matrix_names: tuple[str, ...]
+    mean_upper_bound: float  # mean IoU that the model's stride can reach, estimated, or NaN
+    rows: tuple[ClassRow, ...]  # of the classes that occur, in their order
+    absent: tuple[str, ...]  # names of the other classes
+    matrix_names: tuple[str, ...]  # of its rows (the ground truth) and columns
     matrix: tuple[tuple[Cell, ...], ...]
-    confused: tuple[ConfusedPair, ...]
+    confused: tuple[ConfusedPair, ...]  # the most frequent pair first
 
 
 def head_tables(evaluation: Evaluation, context: EvaluationContext) -> list[HeadTables]:
@@ -141,23 +113,18 @@ def _class_rows(
     labels: Labels, metrics: Metrics, quality: Quality, bounds: dict[str, float]
 ) -> tuple[ClassRow, ...]:
     true = metrics.confusion.sum(axis=1)
-    columns = (metrics.class_accuracy, metrics.class_precision, quality.class_f1)
-    return tuple(
-        ClassRow(
-            name=name,
-            color=labels.colors[k],
-            share=true[k] / max(1, true.sum()),
-            iou=iou,
-            upper_bound=bounds.get(name, math.nan),
-            recall=recall,
-            precision=precision,
-            boundary_f1=f1,
-        )
-        for k, (name, iou, recall, precision, f1) in enumerate(
-            zip(labels.names, metrics.class_iou, *columns, strict=True)
-        )
-        if not math.isnan(iou)
+    columns = zip(
+        labels.names,
+        labels.colors,
+        true / max(1, true.sum()),
+        metrics.class_iou,
+        [bounds.get(name, math.nan) for name in labels.names],
+        metrics.class_accuracy,
+        metrics.class_precision,
+        quality.class_f1,
+        strict=True,
     )
+    return tuple(row for row in map(ClassRow._make, columns) if not math.isnan(row.iou))
 
 
 def confusion_table(metrics: Metrics) -> tuple[tuple[str, ...], tuple[tuple[Cell, ...], ...]]:
@@ -195,14 +162,9 @@ def most_confused(
     np.fill_diagonal(counts, 0)
     order = np.argsort(-counts, axis=None, kind="stable")[:limit]
     pairs = [divmod(int(place), len(counts)) for place in order]
+    images = quality.worst_image
     return tuple(
-        ConfusedPair(
-            truth=i,
-            prediction=j,
-            pixels=int(counts[i, j]),
-            share=float(counts[i, j] / true[i]),
-            image=int(quality.worst_image[i, j]),
-        )
+        ConfusedPair(i, j, int(counts[i, j]), float(counts[i, j] / true[i]), int(images[i, j]))
         for i, j in pairs
         if counts[i, j]
     )
