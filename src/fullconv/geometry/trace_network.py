@@ -83,13 +83,11 @@ def feature_maps(output: Any) -> list[Tensor]:
         maps = []
     if not maps or any(not isinstance(m, Tensor) or m.ndim != 4 for m in maps):
         kinds = [tuple(m.shape) if isinstance(m, Tensor) else type(m).__name__ for m in maps]
-        raise FullconvError(
-            msg(
-                "expected feature maps (N, C, h, w), found {output}.",
-                output=kinds or type(output).__name__,
-            ),
-            _RETURN_MAPS,
+        message = msg(
+            "expected feature maps (N, C, h, w), found {output}.",
+            output=kinds or type(output).__name__,
         )
+        raise FullconvError(message, _RETURN_MAPS)
     return maps
 
 
@@ -184,14 +182,11 @@ def probe(
             inside = inside and pixels[0] > 0 and pixels[-1] < height - 1
             field = max(field, pixels[-1] - pixels[0] + 1)
     if not centers:
-        raise FullconvError(
-            msg(
-                "feature map {index} does not depend on the image: its gradient is zero "
-                "everywhere.",
-                index=tap,
-            ),
-            _RETURN_MAPS,
+        message = msg(
+            "feature map {index} does not depend on the image: its gradient is zero everywhere.",
+            index=tap,
         )
+        raise FullconvError(message, _RETURN_MAPS)
     if inside:
         first, last = min(firsts), max(lasts)
         return Grid(stride, (first + last) / 2, math.inf, _measured(last - first + 1))

@@ -262,15 +262,13 @@ def build(
                 msg("{name} has no feature map at stride 4, 8, 16 or 32.", name=card.name),
                 "--backbone resnet18",
             )
-        raise MissingStrideError(
-            msg(
-                "{name} has no feature map at stride {stride}. Its strides are: {strides}.",
-                name=card.name,
-                stride=stride,
-                strides=truncated_list(offered),
-            ),
-            f"--stride {offered[0]}",
+        message = msg(
+            "{name} has no feature map at stride {stride}. Its strides are: {strides}.",
+            name=card.name,
+            stride=stride,
+            strides=truncated_list(offered),
         )
+        raise MissingStrideError(message, f"--stride {offered[0]}")
     taps = [last[s] for s in STRIDES if stride <= s and s in last]
     placement = placement or str(getattr(pyramid, "placement", PLACEMENTS[0]))
     return Backbone(pyramid, taps, [grids[tap] for tap in taps], card, placement)
@@ -407,29 +405,25 @@ def _cut_pyramid(
         problem = error
     last = {grid.stride: name for name, grid in module_grids(module) if grid.stride in STRIDES}
     if not last:
-        raise FullconvError(
-            msg(
-                "{name} has no layer at stride 4, 8, 16 or 32: {error}",
-                name=card.name,
-                error=problem.message,
-            ),
-            _RETURN_MAPS,
+        message = msg(
+            "{name} has no layer at stride 4, 8, 16 or 32: {error}",
+            name=card.name,
+            error=problem.message,
         )
+        raise FullconvError(message, _RETURN_MAPS)
     from torchvision.models.feature_extraction import create_feature_extractor
 
     nodes = {last[s]: f"stride{s:g}" for s in sorted(last) if s >= stride or stride not in last}
     try:
         pyramid = create_feature_extractor(module, return_nodes=nodes)
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
-        raise FullconvError(
-            msg(
-                "{name} cannot be cut at {nodes}: {error}",
-                name=card.name,
-                nodes=", ".join(nodes),
-                error=error,
-            ),
-            _RETURN_MAPS,
-        ) from error
+        message = msg(
+            "{name} cannot be cut at {nodes}: {error}",
+            name=card.name,
+            nodes=", ".join(nodes),
+            error=error,
+        )
+        raise FullconvError(message, _RETURN_MAPS) from error
     return pyramid, _grids(pyramid)
 
 

@@ -119,50 +119,42 @@ def read_card(path: str | Path) -> BackboneCard:
     keys = {f.name for f in fields(BackboneCard)}
     listed = truncated_list(sorted(keys))
     if unknown := sorted(set(table) - keys):
-        raise FullconvError(
-            msg(
-                "{path} has unknown keys: {unknown}. The keys of a backbone card are {keys}.",
-                path=path,
-                unknown=truncated_list(unknown),
-                keys=listed,
-            ),
-            _SHORTEST_CARD,
+        message = msg(
+            "{path} has unknown keys: {unknown}. The keys of a backbone card are {keys}.",
+            path=path,
+            unknown=truncated_list(unknown),
+            keys=listed,
         )
+        raise FullconvError(message, _SHORTEST_CARD)
     if lacking := sorted({"source", "name"} - set(table)):
-        raise FullconvError(
-            msg(
-                "{path} lacks {missing}. The keys of a backbone card are {keys}.",
-                path=path,
-                missing=truncated_list(lacking),
-                keys=listed,
-            ),
-            _SHORTEST_CARD,
+        message = msg(
+            "{path} lacks {missing}. The keys of a backbone card are {keys}.",
+            path=path,
+            missing=truncated_list(lacking),
+            keys=listed,
         )
+        raise FullconvError(message, _SHORTEST_CARD)
     for key in ("mean", "std", "missing"):
         if key in table:
             if not isinstance(table[key], list):
                 example = '["fc"]' if key == "missing" else "[0.5, 0.5, 0.5]"
-                raise FullconvError(
-                    msg(
-                        "{path}: {key} is {value!r}, expected a list.",
-                        path=path,
-                        key=key,
-                        value=table[key],
-                    ),
-                    f"{key} = {example}",
+                message = msg(
+                    "{path}: {key} is {value!r}, expected a list.",
+                    path=path,
+                    key=key,
+                    value=table[key],
                 )
+                raise FullconvError(message, f"{key} = {example}")
             table[key] = tuple(table[key])
     for key in ("mean", "std"):
         if key in table and len(table[key]) != 3:
-            raise FullconvError(
-                msg(
-                    "{path}: {key} has {count} numbers, expected 3 (RGB).",
-                    path=path,
-                    key=key,
-                    count=len(table[key]),
-                ),
-                f"{key} = [0.5, 0.5, 0.5]",
+            message = msg(
+                "{path}: {key} has {count} numbers, expected 3 (RGB).",
+                path=path,
+                key=key,
+                count=len(table[key]),
             )
+            raise FullconvError(message, f"{key} = [0.5, 0.5, 0.5]")
     if "weights" in table:
         table["weights"] = path.parent / table["weights"]
         if not table["weights"].is_file():

@@ -79,15 +79,13 @@ class FCN(nn.Module):
             ("placement", placement, PLACEMENTS),
         ):
             if value is not None and value not in choices:
-                raise FullconvError(
-                    msg(
-                        "unknown {name} {value!r}; choose from {choices}.",
-                        name=name,
-                        value=value,
-                        choices=truncated_list(choices),
-                    ),
-                    f'{name}="{choices[0]}"',
+                message = msg(
+                    "unknown {name} {value!r}; choose from {choices}.",
+                    name=name,
+                    value=value,
+                    choices=truncated_list(choices),
                 )
+                raise FullconvError(message, f'{name}="{choices[0]}"')
         if not isinstance(backbone, Backbone):
             backbone = build(backbone, stride=stride, pretrained=pretrained, placement=placement)
         elif placement not in (None, backbone.placement):
@@ -101,13 +99,11 @@ class FCN(nn.Module):
                 f'placement="{placement}")',
             )
         if upsampling != "bilinear" and backbone.placement == "stretched":
-            raise FullconvError(
-                msg(
-                    "a transposed convolution has the same factor at every image size, but the "
-                    "factor of stretched scores depends on the size."
-                ),
-                msg('placement="half_pixel"   # or upsampling="bilinear"'),
+            message = msg(
+                "a transposed convolution has the same factor at every image size, but the "
+                "factor of stretched scores depends on the size."
             )
+            raise FullconvError(message, msg('placement="half_pixel"   # or upsampling="bilinear"'))
         published = getattr(backbone.pyramid, "published", False)
         self.border = border or ("zeros" if published else "replicate")
         self.backbone = backbone

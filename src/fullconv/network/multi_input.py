@@ -84,14 +84,12 @@ def fuse(network: FCN, channels: Sequence[int], fusion: str) -> None:
         FullconvError: the backbone has no single first convolution to widen.
     """
     if fusion not in FUSIONS:
-        raise FullconvError(
-            msg(
-                "unknown fusion {fusion!r}; choose from {choices}.",
-                fusion=fusion,
-                choices=truncated_list(FUSIONS),
-            ),
-            "--fusion early",
+        message = msg(
+            "unknown fusion {fusion!r}; choose from {choices}.",
+            fusion=fusion,
+            choices=truncated_list(FUSIONS),
         )
+        raise FullconvError(message, "--fusion early")
     backbone = network.backbone
     if fusion == "early":
         _widen(backbone, sum(channels))
@@ -112,15 +110,13 @@ def _widen(backbone: Backbone, extra: int) -> None:
     """Give the first convolution `extra` more input channels."""
     name, first = backbone.card.name, _first_convolutions(backbone)
     if len(first) != 1:
-        raise FullconvError(
-            msg(
-                "early fusion widens the one convolution that reads the image; {name} has "
-                "{count} of them.",
-                name=name,
-                count=len(first),
-            ),
-            "--fusion late",
+        message = msg(
+            "early fusion widens the one convolution that reads the image; {name} has "
+            "{count} of them.",
+            name=name,
+            count=len(first),
         )
+        raise FullconvError(message, "--fusion late")
     conv = first[0]
     weight = conv.weight.detach()
     new = weight.mean(dim=1, keepdim=True).expand(-1, extra, -1, -1)
@@ -128,16 +124,13 @@ def _widen(backbone: Backbone, extra: int) -> None:
     try:
         run_on_device(backbone, torch.zeros(1, conv.in_channels, _SIZE, _SIZE))
     except (RuntimeError, AssertionError, ValueError, IndexError) as error:
-        raise FullconvError(
-            msg(
-                "{name} does not accept {count} channels, even with a wider first convolution: "
-                "{error}",
-                name=name,
-                count=conv.in_channels,
-                error=first_line(error),
-            ),
-            "--fusion late",
-        ) from error
+        message = msg(
+            "{name} does not accept {count} channels, even with a wider first convolution: {error}",
+            name=name,
+            count=conv.in_channels,
+            error=first_line(error),
+        )
+        raise FullconvError(message, "--fusion late") from error
 
 
 def _first_convolutions(backbone: Backbone) -> list[nn.Conv2d]:

@@ -57,16 +57,14 @@ class LearnedUpsampling(nn.Module):
         super().__init__()
         factor = coarse.stride / fine.stride
         if factor != int(factor):
-            raise FullconvError(
-                msg(
-                    "a transposed convolution needs a whole factor; stride {coarse:g} to stride "
-                    "{fine:g} is {factor:g}.",
-                    coarse=coarse.stride,
-                    fine=fine.stride,
-                    factor=factor,
-                ),
-                'upsampling="bilinear"',
+            message = msg(
+                "a transposed convolution needs a whole factor; stride {coarse:g} to stride "
+                "{fine:g} is {factor:g}.",
+                coarse=coarse.stride,
+                fine=fine.stride,
+                factor=factor,
             )
+            raise FullconvError(message, 'upsampling="bilinear"')
         self.factor = int(factor)
         self.mode = "constant" if border == "zeros" else border
         kernel, self.first = bilinear_kernel(

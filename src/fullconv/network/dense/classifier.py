@@ -85,16 +85,14 @@ def load_classifier(
         card = replace(card, mean=mean, std=std)
     height, width = (size, size) if size is not None else properties["size"]
     if height != width or height < 1:
-        raise FullconvError(
-            msg(
-                "the images of {name} are {height} x {width} pixels (height x width); expected a "
-                "square of 1 pixel or more.",
-                name=card.name,
-                height=height,
-                width=width,
-            ),
-            "size=224",
+        message = msg(
+            "the images of {name} are {height} x {width} pixels (height x width); expected a "
+            "square of 1 pixel or more.",
+            name=card.name,
+            height=height,
+            width=width,
         )
+        raise FullconvError(message, "size=224")
     return Classifier(module.eval(), card, height)
 
 
@@ -154,15 +152,12 @@ def find_class(wanted: str, names: Sequence[str], num_classes: int) -> int:
             "--class 0",
         )
     if not names:
-        raise FullconvError(
-            msg(
-                "class {name!r} cannot be found: this classifier has {count} classes without "
-                "names.",
-                name=wanted,
-                count=num_classes,
-            ),
-            msg("--class 0   # the class's id"),
+        message = msg(
+            "class {name!r} cannot be found: this classifier has {count} classes without names.",
+            name=wanted,
+            count=num_classes,
         )
+        raise FullconvError(message, msg("--class 0   # the class's id"))
 
     # Prefer the whole name, then the first word, then any word: "cardigan" is the garment, not the
     # corgi "Cardigan, Cardigan Welsh corgi".
@@ -174,15 +169,13 @@ def find_class(wanted: str, names: Sequence[str], num_classes: int) -> int:
     if len(matches) == 1:
         return matches[0]
     if matches:
-        raise FullconvError(
-            msg(
-                "{name!r} is the name of {count} classes: {classes}.",
-                name=wanted,
-                count=len(matches),
-                classes=", ".join(f"{names[k]!r} ({k})" for k in matches),
-            ),
-            f"--class {matches[0]}",
+        message = msg(
+            "{name!r} is the name of {count} classes: {classes}.",
+            name=wanted,
+            count=len(matches),
+            classes=", ".join(f"{names[k]!r} ({k})" for k in matches),
         )
+        raise FullconvError(message, f"--class {matches[0]}")
     similar = _similar_words(text, names)
     message = msg("no class has the name {name!r}.", name=wanted)
     if not similar:

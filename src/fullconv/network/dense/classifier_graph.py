@@ -78,14 +78,12 @@ def trace_classifier(classifier: nn.Module, size: int, name: str) -> ClassifierG
     with _closed_modules(classifier) as closed:
         output = trace_output(classifier, (size, size), name)
     if not isinstance(output, Tensor) or output.ndim != 2:
-        raise FullconvError(
-            msg(
-                "{name} returns {output} for one image; a classifier returns scores (1, K).",
-                name=name,
-                output=tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__,
-            ),
-            'fc.convolutionalize("resnet18")',
+        message = msg(
+            "{name} returns {output} for one image; a classifier returns scores (1, K).",
+            name=name,
+            output=tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__,
         )
+        raise FullconvError(message, 'fc.convolutionalize("resnet18")')
     network = _graph(classifier, closed, name, layout_of(output))
     values: dict[str, Any] = {}
     trace_output(_recording_module(network, values), (size, size), name)

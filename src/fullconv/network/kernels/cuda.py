@@ -240,13 +240,11 @@ def require(values: Tensor, target: Tensor | None = None) -> None:
     programs = cuda_kernels()
     hint = "export FULLCONV_KERNELS=reference"
     if not programs.INSTALLED:
-        raise FullconvError(
-            msg(
-                "Triton was requested, but the Python package triton is not installed (PyTorch "
-                "brings it on Linux)."
-            ),
-            hint,
+        message = msg(
+            "Triton was requested, but the Python package triton is not installed (PyTorch "
+            "brings it on Linux)."
         )
+        raise FullconvError(message, hint)
     if not values.is_cuda and not programs.INTERPRETED:
         if torch.cuda.is_available():
             message = msg(

@@ -101,15 +101,13 @@ def loss(
     """
     classes = values.shape[1]
     if class_weights is not None and tuple(class_weights.shape) != (classes,):
-        raise FullconvError(
-            msg(
-                "class_weights has the shape {shape}; expected one weight for each of the "
-                "{classes} classes.",
-                shape=tuple(class_weights.shape),
-                classes=classes,
-            ),
-            f"torch.ones({classes})",
+        message = msg(
+            "class_weights has the shape {shape}; expected one weight for each of the "
+            "{classes} classes.",
+            shape=tuple(class_weights.shape),
+            classes=classes,
         )
+        raise FullconvError(message, f"torch.ones({classes})")
     if not 0 <= label_smoothing <= 1:
         raise FullconvError(
             msg("label_smoothing is {value}; expected 0 to 1.", value=label_smoothing),

@@ -42,15 +42,13 @@ def forced_backend() -> str:
     """
     forced = os.environ.get(VARIABLE, "")
     if forced and forced not in BACKENDS:
-        raise FullconvError(
-            msg(
-                "{variable} is {value!r}; choose from {backends}.",
-                variable=VARIABLE,
-                value=forced,
-                backends=truncated_list(BACKENDS),
-            ),
-            f"export {VARIABLE}=reference",
+        message = msg(
+            "{variable} is {value!r}; choose from {backends}.",
+            variable=VARIABLE,
+            value=forced,
+            backends=truncated_list(BACKENDS),
         )
+        raise FullconvError(message, f"export {VARIABLE}=reference")
     return forced
 
 

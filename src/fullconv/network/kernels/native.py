@@ -141,14 +141,12 @@ def _call(name: str, *arguments: Any, finite_only: bool = True) -> int:
 
 def _require_float32_on_cpu(values: Tensor) -> Tensor:
     if values.device.type != "cpu" or values.dtype != torch.float32:
-        raise FullconvError(
-            msg(
-                "scores of type {dtype} on {device}; the compiled kernels need float32 on the CPU.",
-                dtype=values.dtype,
-                device=values.device,
-            ),
-            "export FULLCONV_KERNELS=reference",
+        message = msg(
+            "scores of type {dtype} on {device}; the compiled kernels need float32 on the CPU.",
+            dtype=values.dtype,
+            device=values.device,
         )
+        raise FullconvError(message, "export FULLCONV_KERNELS=reference")
     return values.detach()
 
 

@@ -246,16 +246,14 @@ def require_ids(target: Tensor, classes: int, ignore_index: int) -> None:
     """Raise FullconvError if the target has ids outside 0 .. K-1 that are not ignored."""
     wrong = ((target < 0) | (target >= classes)) & (target != ignore_index)
     if wrong.any():
-        raise FullconvError(
-            msg(
-                "target has the class ids {ids}; expected 0..{last}, or {ignore_index} for ignored "
-                "pixels.",
-                ids=target[wrong].unique()[:8].tolist(),
-                last=classes - 1,
-                ignore_index=ignore_index,
-            ),
-            "fullconv check DATA",
+        message = msg(
+            "target has the class ids {ids}; expected 0..{last}, or {ignore_index} for ignored "
+            "pixels.",
+            ids=target[wrong].unique()[:8].tolist(),
+            last=classes - 1,
+            ignore_index=ignore_index,
         )
+        raise FullconvError(message, "fullconv check DATA")
 
 
 def device_error(target: Tensor, values: Tensor) -> FullconvError:

@@ -98,22 +98,18 @@ def read_caffemodel(path: str | Path) -> dict[str, list[Tensor]]:
                 if blobs:
                     layers[name] = blobs
     except _DamagedError as error:
-        raise FullconvError(
-            msg(
-                "{path} is damaged, truncated or not a .caffemodel: {reason}.",
-                path=path,
-                reason=error.message,
-            ),
-            msg("copy or download {file} again", file=path.name),
-        ) from None
-    if not layers:
-        raise FullconvError(
-            msg(
-                "{path} has no layer with weights; expected a .caffemodel of a trained network.",
-                path=path,
-            ),
-            shell_command("ls", "-l", path),
+        message = msg(
+            "{path} is damaged, truncated or not a .caffemodel: {reason}.",
+            path=path,
+            reason=error.message,
         )
+        raise FullconvError(message, msg("copy or download {file} again", file=path.name)) from None
+    if not layers:
+        message = msg(
+            "{path} has no layer with weights; expected a .caffemodel of a trained network.",
+            path=path,
+        )
+        raise FullconvError(message, shell_command("ls", "-l", path))
     return layers
 
 

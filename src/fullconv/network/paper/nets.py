@@ -236,15 +236,13 @@ def paper_card(name: str) -> BackboneCard:
         "atonce": {"form": "original", "at_once": True},
     }
     if network not in NETWORKS or variant not in options:
-        raise FullconvError(
-            msg(
-                "the paper has no network {name!r}; choose from {networks}, each as NAME (original "
-                "form) or NAME-aligned, or vgg16-atonce.",
-                name=name,
-                networks=truncated_list(list(NETWORKS)),
-            ),
-            "--backbone paper:vgg16",
+        message = msg(
+            "the paper has no network {name!r}; choose from {networks}, each as NAME (original "
+            "form) or NAME-aligned, or vgg16-atonce.",
+            name=name,
+            networks=truncated_list(list(NETWORKS)),
         )
+        raise FullconvError(message, "--backbone paper:vgg16")
     return BackboneCard("paper", network, options[variant])
 
 
@@ -265,26 +263,22 @@ def build_paper_backbone(
             downloaded.
     """
     if card.name not in NETWORKS:
-        raise FullconvError(
-            msg(
-                "the paper has no network {name!r}; choose from {networks}.",
-                name=card.name,
-                networks=truncated_list(list(NETWORKS)),
-            ),
-            'name = "vgg16"',
+        message = msg(
+            "the paper has no network {name!r}; choose from {networks}.",
+            name=card.name,
+            networks=truncated_list(list(NETWORKS)),
         )
+        raise FullconvError(message, 'name = "vgg16"')
     options = {"form": "original", "at_once": False, "width": 1.0, **card.options}
     width = options["width"]
     if len(options) != 3 or options["form"] not in FORMS or not isinstance(width, (int, float)):
-        raise FullconvError(
-            msg(
-                "the options of {name} are {options}; expected only form (original or aligned), "
-                "at_once (true or false) and width (a number).",
-                name=card.name,
-                options=dict(card.options),
-            ),
-            'options = { form = "original" }',
+        message = msg(
+            "the options of {name} are {options}; expected only form (original or aligned), "
+            "at_once (true or false) and width (a number).",
+            name=card.name,
+            options=dict(card.options),
         )
+        raise FullconvError(message, 'options = { form = "original" }')
     stack = _Stack(options["form"], width)
     names = NETWORKS[card.name](stack)
     scales = AT_ONCE if options["at_once"] else {}

@@ -79,14 +79,12 @@ def build_pyramid(
     from torchvision.models import get_model
 
     if card.options:
-        raise FullconvError(
-            msg(
-                "torchvision's {name} has no options; found {options}.",
-                name=card.name,
-                options=dict(card.options),
-            ),
-            msg("options = {{}}   # in the card"),
+        message = msg(
+            "torchvision's {name} has no options; found {options}.",
+            name=card.name,
+            options=dict(card.options),
         )
+        raise FullconvError(message, msg("options = {{}}   # in the card"))
     pyramid = DilatedPyramid(get_model(card.name, weights=None, weights_backbone=None))
     if card.weights is not None:
         fill_pyramid(pyramid, read_weights(card.weights))

@@ -147,14 +147,12 @@ def read_weights(path: str | Path) -> Weights:
             shell_command("ls", "-l", path),
         ) from None
     if head.startswith(b"\x89HDF"):
-        raise FullconvError(
-            msg(
-                "{path} is an HDF5 file; expected a .caffemodel in Caffe's binary format, a .pth "
-                "or a .safetensors file.",
-                path=path,
-            ),
-            msg("snapshot_format: BINARYPROTO   # in Caffe's solver"),
+        message = msg(
+            "{path} is an HDF5 file; expected a .caffemodel in Caffe's binary format, a .pth "
+            "or a .safetensors file.",
+            path=path,
         )
+        raise FullconvError(message, msg("snapshot_format: BINARYPROTO   # in Caffe's solver"))
     if head[8:9] == b"{":
         return Weights(path, _read_safetensors(path), "safetensors")
     if head.startswith((b"PK", b"\x80")) or path.suffix in (".pth", ".pt", ".tar"):
@@ -256,30 +254,26 @@ def _read_torch(path: Path) -> Weights:
                 ),
                 msg("torch.save(network.state_dict(), 'FILE.pth')   # where the file comes from"),
             ) from None
-        raise FullconvError(
-            msg(
-                "{path} is damaged or not a weight file: {kind}: {error}",
-                path=path,
-                kind=type(error).__name__,
-                error=first_line(error)[:200],
-            ),
-            msg("copy or download {file} again", file=path.name),
-        ) from None
+        message = msg(
+            "{path} is damaged or not a weight file: {kind}: {error}",
+            path=path,
+            kind=type(error).__name__,
+            error=first_line(error)[:200],
+        )
+        raise FullconvError(message, msg("copy or download {file} again", file=path.name)) from None
     architecture, tensors = "", content
     if isinstance(content, dict):
         architecture = str(content.get("arch", ""))
         tensors = next((content[key] for key in _NESTED if key in content), content)
     if not _is_state_dict(tensors):
-        raise FullconvError(
-            msg(
-                "{path} contains no weights but {content}; expected tensors by name, or a "
-                "checkpoint with such tensors under {keys}.",
-                path=path,
-                content=_describe(tensors),
-                keys=truncated_list(_NESTED),
-            ),
-            "torch.save(network.state_dict(), 'FILE.pth')",
+        message = msg(
+            "{path} contains no weights but {content}; expected tensors by name, or a "
+            "checkpoint with such tensors under {keys}.",
+            path=path,
+            content=_describe(tensors),
+            keys=truncated_list(_NESTED),
         )
+        raise FullconvError(message, "torch.save(network.state_dict(), 'FILE.pth')")
     if all(name.startswith("module.") for name in tensors):  # saved by DataParallel
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     return Weights(path, tensors, "torch", architecture)
