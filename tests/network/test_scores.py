@@ -15,7 +15,7 @@ from fullconv.geometry.grid import Grid
 from fullconv.geometry.trace_network import trace
 from fullconv.network.backbone import Backbone, build
 from fullconv.network.backbone_card import BackboneCard
-from fullconv.network.kernels import dispatch, reference
+from fullconv.network.kernels import library, reference
 from fullconv.network.scores import Scores
 
 
@@ -314,7 +314,7 @@ def test_scores_of_full_size_never_exist(monkeypatch: pytest.MonkeyPatch, backen
         raise AssertionError("full() was called")
 
     monkeypatch.setattr(reference, "full", refuse)
-    monkeypatch.setenv(dispatch.VARIABLE, backend)
+    monkeypatch.setenv(library.VARIABLE, backend)
     monkeypatch.setattr(reference, "STRIP_BYTES", 2**16)
     values = torch.randn(2, 20, 25, 40, requires_grad=True)
     scores = Scores(values, Grid(8, 0), (193, 307))

@@ -66,10 +66,7 @@ class Axis:
             uneven = fine / 2 * (factor % 2)
             before, after = 1.5 * self.stride - fine - uneven, self.stride / 2 - uneven
         return Axis(
-            fine,
-            self.offset - (self.stride - fine) / 2,
-            self.low - before,
-            self.high + after,
+            fine, self.offset - (self.stride - fine) / 2, self.low - before, self.high + after
         )
 
     def merge(self, *others: Axis) -> Axis:
@@ -246,9 +243,7 @@ def reshape_layout(
     return result.simplified() if result else None
 
 
-def _combine(
-    taken: list[tuple[Step | None, int]],
-) -> tuple[Dim | None, list[tuple[Step, int]]]:
+def _combine(taken: list[tuple[Step | None, int]]) -> tuple[Dim | None, list[tuple[Step, int]]]:
     """Return the tag of several dimensions (outermost first) viewed as one, and the phases that
     become channels."""
     parts: list[tuple[Step, int]] = []

@@ -309,10 +309,7 @@ def module_grids(module: nn.Module) -> list[tuple[str, Grid]]:
                     name=type(module).__name__,
                     error=error,
                 ),
-                msg(
-                    "module(torch.zeros(1, 3, {size}, {size}))   # must run",
-                    size=CANONICAL_SIZE,
-                ),
+                msg("module(torch.zeros(1, 3, {size}, {size}))   # must run", size=CANONICAL_SIZE),
             ) from error
     grids = []
     for name, layout in layouts:

@@ -19,6 +19,7 @@ from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import msg
 from fullconv.geometry.grid import Grid
 from fullconv.network.kernels import dispatch, reference
+from fullconv.network.kernels.reference import LossOptions
 
 
 @dataclass(frozen=True)
@@ -123,14 +124,8 @@ class Scores:
                 ),
                 msg("scores.loss(target)   # with a target of the images' size"),
             )
-        return dispatch.loss(
-            self._floats(),
-            self._grids,
-            target,
-            ignore_index=ignore_index,
-            class_weights=class_weights,
-            label_smoothing=label_smoothing,
-        )
+        options = LossOptions(ignore_index, class_weights, label_smoothing)
+        return dispatch.loss(self._floats(), self._grids, target, options)
 
     def labels(self) -> Tensor:
         """Return the class with the largest logit at every pixel: ids (N, H, W), uint8 up to 255

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from fullconv.core.errors import FullconvError
 from fullconv.geometry.grid import Grid
-from fullconv.network.kernels import cuda, dispatch
+from fullconv.network.kernels import cuda, dispatch, library
+from fullconv.network.kernels.reference import LossOptions
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
@@ -102,9 +103,7 @@ def test_every_reading_is_as_defined(case: dict[str, Any]) -> None:
         here(values),
         grid,
         here(target.to(case["dtype"])),
-        ignore_index=255,
-        class_weights=weights,
-        label_smoothing=case["label_smoothing"],
+        LossOptions(255, weights, case["label_smoothing"]),
         gradient=True,
     )
     exact = values.double().requires_grad_()
@@ -156,15 +155,8 @@ def test_the_gradient_is_no_less_exact_than_that_of_torch() -> None:
 def loss(
     values: Tensor, grid: Grid, target: Tensor, ignore_index: int = 255, gradient: bool = True
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    return cuda.loss_and_gradient(
-        here(values),
-        grid,
-        here(target),
-        ignore_index=ignore_index,
-        class_weights=None,
-        label_smoothing=0.0,
-        gradient=gradient,
-    )
+    options = LossOptions(ignore_index)
+    return cuda.loss_and_gradient(here(values), grid, here(target), options, gradient)
 
 
 @runs
@@ -332,7 +324,7 @@ def test_no_more_memory_than_two_numbers_a_pixel() -> None:
 def test_without_a_gpu_it_says_so_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("triton", reason="there is no Triton for this system")
     assert not cuda.available()
-    monkeypatch.setenv(dispatch.VARIABLE, "triton")
+    monkeypatch.setenv(library.VARIABLE, "triton")
     with pytest.raises(FullconvError, match="PyTorch finds no GPU") as caught:
         dispatch.labels(torch.zeros(1, 2, 2, 2), Grid(8, 0), (9, 9))
     assert caught.value.hint == "export FULLCONV_KERNELS=reference"
@@ -344,7 +336,7 @@ def test_without_triton_it_says_so_where_it_is_asked_for(monkeypatch: pytest.Mon
     without = SimpleNamespace(INSTALLED=False, INTERPRETED=False)
     monkeypatch.setattr(cuda, "cuda_kernels", lambda: without)
     assert not cuda.available()
-    monkeypatch.setenv(dispatch.VARIABLE, "triton")
+    monkeypatch.setenv(library.VARIABLE, "triton")
     with pytest.raises(FullconvError, match="package triton is not installed") as caught:
         dispatch.confidence(torch.zeros(1, 2, 2, 2), Grid(8, 0), (9, 9))
     assert caught.value.hint == "export FULLCONV_KERNELS=reference"

@@ -17,6 +17,7 @@ from torch import Tensor
 from fullconv.core.errors import FullconvError
 from fullconv.geometry.grid import Grid
 from fullconv.network.kernels import dispatch, library, native, reference
+from fullconv.network.kernels.reference import LossOptions
 
 BACKENDS = ["reference", *(f"native {name}" for name in native.INSTRUCTIONS)]
 
@@ -75,16 +76,12 @@ HERE = settings(
 @given(case=cases())
 @HERE
 def test_loss_and_gradient_are_as_defined(backend: str, case: dict[str, Any]) -> None:
-    options = {
-        "ignore_index": 255,
-        "class_weights": case["class_weights"],
-        "label_smoothing": case["label_smoothing"],
-    }
+    options = LossOptions(255, case["class_weights"], case["label_smoothing"])
     scores = case["values"].clone().requires_grad_()
-    loss = dispatch.loss(scores, case["grid"], case["target"], **options)
+    loss = dispatch.loss(scores, case["grid"], case["target"], options)
     (3 * loss).backward()
     exact = case["values"].double().requires_grad_()
-    expected = loss_by_definition(exact, case["grid"], case["target"], **options)
+    expected = loss_by_definition(exact, case["grid"], case["target"], *options)
     (3 * expected).backward()
     assert loss.item() == pytest.approx(expected.item(), rel=2e-6, abs=2e-6)
     assert scores.grad is not None
@@ -127,7 +124,7 @@ def test_a_whole_image(backend: str, classes: int, grid: Grid) -> None:
     target = torch.randint(0, classes, (2, *size), generator=generator)
     target[:, 2:9, 5:70] = -100
     scores, exact = values.clone().requires_grad_(), values.double().requires_grad_()
-    loss = dispatch.loss(scores, grid, target, ignore_index=-100)
+    loss = dispatch.loss(scores, grid, target, LossOptions(ignore_index=-100))
     loss.backward()
     full = reference.full(exact, grid, size)
     expected = F.cross_entropy(full, target)
@@ -207,15 +204,20 @@ def test_an_id_out_of_range_is_named(backend: str, dtype: torch.dtype, stray: in
     with pytest.raises(
         FullconvError, match=rf"class ids \[{stray}\]; expected 0..4, or 99 for ignored"
     ):
-        dispatch.loss(torch.zeros(2, 5, 2, 5), Grid(8, 0), target, ignore_index=99)
-    assert dispatch.loss(torch.zeros(2, 5, 2, 5), Grid(8, 0), target, ignore_index=stray) > 0
+        dispatch.loss(torch.zeros(2, 5, 2, 5), Grid(8, 0), target, LossOptions(ignore_index=99))
+    assert (
+        dispatch.loss(torch.zeros(2, 5, 2, 5), Grid(8, 0), target, LossOptions(ignore_index=stray))
+        > 0
+    )
 
 
 @pytest.mark.parametrize("weights", [None, torch.tensor([1.0, 2.0])])
 def test_the_loss_of_ignored_pixels_is_zero(backend: str, weights: Tensor | None) -> None:
     values = torch.randn(1, 2, 3, 3, requires_grad=True)
     target = torch.full((1, 9, 9), 255, dtype=torch.uint8)
-    loss = dispatch.loss(values, Grid(4, 0), target, class_weights=weights, label_smoothing=0.1)
+    loss = dispatch.loss(
+        values, Grid(4, 0), target, LossOptions(class_weights=weights, label_smoothing=0.1)
+    )
     assert loss.item() == 0.0
     loss.backward()
     assert values.grad is not None
@@ -227,10 +229,12 @@ def test_a_class_of_weight_zero(backend: str) -> None:
     values = torch.randn(1, 2, 3, 3, requires_grad=True)
     weights = torch.tensor([0.0, 1.0])
     target = torch.zeros(1, 9, 9, dtype=torch.uint8)
-    assert dispatch.loss(values, Grid(4, 0), target, class_weights=weights).item() == 0.0
+    assert (
+        dispatch.loss(values, Grid(4, 0), target, LossOptions(class_weights=weights)).item() == 0.0
+    )
     target[0, 0, 0] = 1
-    ignoring = dispatch.loss(values, Grid(4, 0), target, ignore_index=0)
-    assert dispatch.loss(values, Grid(4, 0), target, class_weights=weights) == ignoring
+    ignoring = dispatch.loss(values, Grid(4, 0), target, LossOptions(ignore_index=0))
+    assert dispatch.loss(values, Grid(4, 0), target, LossOptions(class_weights=weights)) == ignoring
 
 
 def test_the_lowest_class_wins_a_tie(backend: str) -> None:
@@ -312,9 +316,9 @@ def test_invalid_options(backend: str) -> None:
     with pytest.raises(
         FullconvError, match=r"class_weights has the shape \(2,\); expected one .* 5 classes"
     ):
-        dispatch.loss(values, Grid(8, 0), target, class_weights=torch.ones(2))
+        dispatch.loss(values, Grid(8, 0), target, LossOptions(class_weights=torch.ones(2)))
     with pytest.raises(FullconvError, match=r"label_smoothing is 1\.5; expected 0 to 1"):
-        dispatch.loss(values, Grid(8, 0), target, label_smoothing=1.5)
+        dispatch.loss(values, Grid(8, 0), target, LossOptions(label_smoothing=1.5))
     with pytest.raises(
         FullconvError, match="target is on meta but the scores are on cpu"
     ) as caught:

@@ -309,10 +309,7 @@ def _step(network: nn.Module, classifier: Classifier, grid: Grid) -> int:
 
 
 def _prove(
-    classifier: Classifier,
-    graph: ClassifierGraph,
-    network: fx.GraphModule,
-    larger: tuple[int, int],
+    classifier: Classifier, graph: ClassifierGraph, network: fx.GraphModule, larger: tuple[int, int]
 ) -> Proof:
     """Compare the dense network and the classifier on images of normal noise."""
     like = next(classifier.module.parameters(), torch.zeros(()))
@@ -336,9 +333,7 @@ def _prove(
     except RUN_ERRORS as error:
         raise FullconvError(
             msg(
-                "{name} does not run: {error}",
-                name=classifier.name,
-                error=first_line(error)[:200],
+                "{name} does not run: {error}", name=classifier.name, error=first_line(error)[:200]
             ),
             msg("classifier(torch.zeros(1, 3, 224, 224))   # must run"),
         ) from error

@@ -28,6 +28,7 @@ from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import msg
 from fullconv.geometry.grid import Grid
 from fullconv.network.kernels import reference
+from fullconv.network.kernels.reference import LossOptions
 
 # A program computes up to ROWS rows of COLUMNS pixels (a multiple of the 32 threads of a warp),
 # CHUNK classes at a time: a thread has ROWS * CHUNK scores in registers. A program of the gradient
@@ -66,11 +67,7 @@ def available() -> bool:
 
 
 def labels(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
-    """Return what `reference.labels` returns.
-
-    Raises:
-        FullconvError: a score is NaN or infinite; there is no GPU or no Triton.
-    """
+    """Return what `reference.labels` returns."""
     dtype = reference.id_type(values.shape[1])
     ids = torch.empty(values.shape[0], *size, dtype=dtype, device=values.device)
     _run("labels", values, grid, ids)
@@ -78,33 +75,19 @@ def labels(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
 
 
 def confidence(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
-    """Return what `reference.confidence` returns.
-
-    Raises:
-        FullconvError: a score is NaN or infinite; there is no GPU or no Triton.
-    """
+    """Return what `reference.confidence` returns."""
     probability = values.new_empty(values.shape[0], *size)
     _run("confidence", values, grid, probability)
     return probability
 
 
 def loss_and_gradient(
-    values: Tensor,
-    grid: Grid,
-    target: Tensor,
-    *,
-    ignore_index: int,
-    class_weights: Tensor | None,
-    label_smoothing: float,
-    gradient: bool,
+    values: Tensor, grid: Grid, target: Tensor, options: LossOptions, gradient: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return what `reference.loss_and_gradient` returns; the loss and the gradient are NaN if a
-    score is not finite.
-
-    Raises:
-        FullconvError: an id outside 0 .. K-1 that is not ignored; there is no GPU or no Triton.
-    """
+    score is not finite."""
     require(values, target)
+    ignore_index, class_weights, label_smoothing = options
     values, device = values.detach(), values.device
     launch = plan(values, grid, (target.shape[1], target.shape[2]))
     if class_weights is None:
@@ -139,7 +122,11 @@ def loss_and_gradient(
 
 
 def _run(name: str, values: Tensor, grid: Grid, out: Tensor) -> None:
-    """Run the program that computes `out` (N, H, W)."""
+    """Run the program that computes `out` (N, H, W).
+
+    Raises:
+        FullconvError: a score is NaN or infinite; there is no GPU or no Triton.
+    """
     require(values)
     if out.numel() == 0:
         return
@@ -177,11 +164,9 @@ def plan(values: Tensor, grid: Grid, size: tuple[int, int]) -> Plan:
     """Plan the interpolation of scores (N, K, h, w) at (H, W) pixels."""
     count, classes, *cells = values.shape
     stride = _power_of_two(ceil(grid.stride))
-    tile = min(ROWS, stride)
-    rows, columns = (
-        axis(grid.stride, grid.offset, number, pixels, tile, values.device)
-        for number, pixels in zip(cells, size, strict=True)
-    )
+    tile, place = min(ROWS, stride), (grid.stride, grid.offset)
+    rows = axis(*place, cells[0], size[0], tile, values.device)
+    columns = axis(*place, cells[1], size[1], tile, values.device)
     tables = (
         *(rows.gaps, rows.weights, rows.starts, rows.tiles),
         *(columns.gaps, columns.weights, columns.starts),
@@ -194,8 +179,7 @@ def plan(values: Tensor, grid: Grid, size: tuple[int, int]) -> Plan:
     each = count * ceil(classes / chunk)
     phases = {
         (i, j): each * len(range(i, row_gaps, 2)) * len(range(j, blocks, 2))
-        for i in range(2)
-        for j in range(2)
+        for i, j in ((0, 0), (0, 1), (1, 0), (1, 1))
     }
     return Plan(
         (values, *values.stride(), *values.shape[1:], *size, len(rows.tiles), tables),
@@ -221,8 +205,7 @@ def axis(
     weights = torch.where(gaps == 0, 1, torch.where(gaps == cells, 0, positions - below))
     starts = torch.searchsorted(gaps, torch.arange(cells + 2))
     tiles = torch.nonzero((torch.arange(pixels) - starts[gaps]) % tile == 0).flatten()
-    ints = (table.to(torch.int32).to(device) for table in (gaps, starts, tiles))
-    gaps, starts, tiles = ints
+    gaps, starts, tiles = (table.to(torch.int32).to(device) for table in (gaps, starts, tiles))
     return Axis(gaps, weights.float().to(device), starts, tiles)
 
 
