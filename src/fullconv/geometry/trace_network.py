@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -73,14 +73,11 @@ def feature_maps(output: Any) -> list[Tensor]:
     Raises:
         FullconvError: the output is anything else.
     """
+    maps = []
     if isinstance(output, Tensor):
         maps = [output]
-    elif isinstance(output, dict):
-        maps = list(output.values())
-    elif isinstance(output, (list, tuple)):
-        maps = list(output)
-    else:
-        maps = []
+    elif isinstance(output, (dict, list, tuple)):
+        maps = list(output.values() if isinstance(output, dict) else output)
     if not maps or any(not isinstance(m, Tensor) or m.ndim != 4 for m in maps):
         kinds = [tuple(m.shape) if isinstance(m, Tensor) else type(m).__name__ for m in maps]
         message = msg(
@@ -101,6 +98,18 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for child, mode in modes.items():
             child.training = mode
+
+
+@contextmanager
+def forward_hooks(module: nn.Module, make: Callable[[str], Any]) -> Iterator[None]:
+    """Hook `make(name)` to every submodule temporarily."""
+    children = [(name, child) for name, child in module.named_modules() if name]
+    handles = [child.register_forward_hook(make(name)) for name, child in children]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def run_on_meta(module: nn.Module, image: Tensor) -> Any:
@@ -132,18 +141,13 @@ def run_on_device(module: nn.Module, image: Tensor) -> Any:
 def probe(
     module: nn.Module, *, tap: int = 0, size: tuple[int, int] | None = None, cells: int = 3
 ) -> Grid:
-    """Measure the grid of one feature map by where the gradient of its cells falls.
+    """Measure the grid of feature map `tap` of a module by where the gradient of its cells falls.
 
     Slower than `trace`, but independent of the operations inside. If cells see a part of the image,
     its middle is the center; otherwise the center of mass of the gradient is, which is coarse. The
     field is always `math.inf`, because a branch may be silent for these weights and this image;
-    `whole` reports what was measured.
-
-    Args:
-        module: maps (N, 3, H, W) to feature maps.
-        tap: index of the feature map.
-        size: of the random image (H, W), in pixels.
-        cells: number of cells around the middle to measure, per axis.
+    `whole` reports what was measured. Default: 3 cells in the middle of a random image of 257 x 257
+    pixels; `size` is its (H, W).
 
     Raises:
         FullconvError: the gradient is zero everywhere.
@@ -187,17 +191,14 @@ def probe(
             index=tap,
         )
         raise FullconvError(message, _RETURN_MAPS)
+    offset = round(2 * statistics.median(centers)) / 2
     if inside:
         first, last = min(firsts), max(lasts)
-        return Grid(stride, (first + last) / 2, math.inf, _measured(last - first + 1))
-    offset = round(2 * statistics.median(centers)) / 2
-    if field > height - stride:  # no cell may see the rows at the border
-        return Grid(stride, offset, math.inf, ("probed: sees the whole image",))
-    return Grid(stride, offset, math.inf, _measured(field))
-
-
-def _measured(field: float) -> tuple[str]:
-    return (f"measured, not derived: {field:g} pixels or more",)
+        offset, field = (first + last) / 2, last - first + 1
+    measured = f"measured, not derived: {field:g} pixels or more"
+    if not inside and field > height - stride:  # no cell may see the rows at the border
+        measured = "probed: sees the whole image"
+    return Grid(stride, offset, math.inf, (measured,))
 
 
 def _measure_stride(module: nn.Module, tap: int, image: Tensor, rows: int) -> float:
@@ -219,10 +220,8 @@ def _timm_pyramid(name: str) -> nn.Module:
     try:
         return timm.create_model(name, features_only=True, pretrained=False)
     except (RuntimeError, AssertionError, ValueError) as error:
-        raise FullconvError(
-            msg("timm has no feature pyramid of {name!r}: {error}", name=name, error=error),
-            "timm.list_models()",
-        ) from None
+        message = msg("timm has no feature pyramid of {name!r}: {error}", name=name, error=error)
+        raise FullconvError(message, "timm.list_models()") from None
 
 
 def _run_at_first_size(
@@ -239,15 +238,16 @@ def _run_at_first_size(
                 problem = problem or error
                 continue
             return [layout_of(m) for m in maps], shape
-    raise FullconvError(
-        msg(
-            "{name} does not run on an image of {size} pixels: {error}",
-            name=type(module).__name__,
-            size=sizes[0],
-            error=problem,
-        ),
-        msg("fullconv.geometry.trace(module, size=(224, 224))   # or another size that it accepts"),
+    message = msg(
+        "{name} does not run on an image of {size} pixels: {error}",
+        name=type(module).__name__,
+        size=sizes[0],
+        error=problem,
     )
+    hint = msg(
+        "fullconv.geometry.trace(module, size=(224, 224))   # or another size that it accepts"
+    )
+    raise FullconvError(message, hint)
 
 
 def _as_grid(layout: SpatialLayout, name: str) -> Grid | None:
@@ -288,29 +288,19 @@ def module_grids(module: nn.Module) -> list[tuple[str, Grid]]:
 
             return hook
 
-        handles = [
-            child.register_forward_hook(record(name))
-            for name, child in module.named_modules()
-            if name
-        ]
-        try:
+        with forward_hooks(module, record):
             return run_on_meta(module, image)
-        finally:
-            for handle in handles:
-                handle.remove()
 
     try:
         run_traced(module, (CANONICAL_SIZE, CANONICAL_SIZE), run)
     except (RuntimeError, ValueError, TypeError) as error:
         if not layouts:
-            raise FullconvError(
-                msg(
-                    "{name} does not run on an image: {error}",
-                    name=type(module).__name__,
-                    error=error,
-                ),
-                msg("module(torch.zeros(1, 3, {size}, {size}))   # must run", size=CANONICAL_SIZE),
-            ) from error
+            kind = type(module).__name__
+            message = msg("{name} does not run on an image: {error}", name=kind, error=error)
+            hint = msg(
+                "module(torch.zeros(1, 3, {size}, {size}))   # must run", size=CANONICAL_SIZE
+            )
+            raise FullconvError(message, hint) from error
     grids = []
     for name, layout in layouts:
         # Between two factorized convolutions rows and columns differ: not a usable feature map.

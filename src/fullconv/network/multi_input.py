@@ -31,8 +31,7 @@ class LateFusion(nn.Module):
     Args:
         backbone: of the colors; the others start as copies of it.
         channels: of each extra input. One channel is repeated as gray, three are read as colors.
-        taps: indices of the backbone's feature maps to return.
-        channels_last: per tap, whether its feature map is (N, h, w, C).
+        taps, channels_last: as in `Backbone`.
 
     >>> fusion = LateFusion(nn.Conv2d(3, 8, 4, stride=4), [1], taps=[0], channels_last=[False])
     >>> fusion(torch.zeros(1, 4, 32, 48))[0].shape

@@ -101,7 +101,7 @@ def test_weights_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch) -> N
         raise OSError("no route to host")
 
     monkeypatch.setattr(timm, "create_model", unreachable)
-    monkeypatch.setattr("fullconv.network.backbone._go_offline_without_network", lambda: None)
+    monkeypatch.setattr("fullconv.network.classifiers.go_offline_without_network", lambda: None)
     with pytest.raises(FullconvError, match="could not be downloaded: no route") as caught:
         load_classifier("resnet18", pretrained=True)
     assert caught.value.hint.startswith("--no-pretrained")

@@ -13,8 +13,9 @@ from torch import nn
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import join, msg
-from fullconv.network.backbone import resolve_card, timm_classifier, torchvision_classifier
+from fullconv.network.backbone import resolve_card
 from fullconv.network.backbone_card import BackboneCard
+from fullconv.network.classifiers import timm_classifier, torchvision_classifier
 
 USUAL_SIZE = 224
 _OFFERED = 6  # similar names in an error
@@ -52,13 +53,7 @@ def load_classifier(
     size: int | None = None,
 ) -> Classifier:
     """Load a classifier from timm ("resnet18"), torchvision ("torchvision:NAME") or a backbone
-    card, or copy a module.
-
-    Args:
-        classifier: its name, the path of a card (.toml), a card, or a module.
-        pretrained: load the source's published weights (downloaded once). A card has its own
-            weights.
-        size: H = W of its images, in pixels. Default: the source's size, or else 224.
+    card, or copy a module. The arguments are those of `convolutionalize`.
 
     Raises:
         FullconvError: the name is unknown, the weights cannot be downloaded, or the size is below
@@ -111,10 +106,8 @@ def _image_properties(module: nn.Module, card: BackboneCard) -> dict[str, Any]:
 
 
 def class_names(card: BackboneCard, num_classes: int) -> tuple[str, ...]:
-    """Return the names of a classifier's classes, from timm's lists of ImageNet and its supersets.
-
-    Empty for a user's module, for other numbers of classes, and if the card names other training
-    data.
+    """Return the names of a classifier's classes, from timm's lists of ImageNet and its supersets;
+    empty for a user's module, for other numbers of classes, and for other training data.
 
     >>> class_names(BackboneCard("timm", "resnet18"), 1000)[281]
     'tabby, tabby cat'
@@ -130,12 +123,8 @@ def class_names(card: BackboneCard, num_classes: int) -> tuple[str, ...]:
 
 
 def find_class(wanted: str, names: Sequence[str], num_classes: int) -> int:
-    """Return the id of a class.
-
-    Args:
-        wanted: its id in digits, its whole name, or one of its words, in any case.
-        names: of all classes; may be empty.
-        num_classes: K.
+    """Return the id of a class, given as digits, as its whole name, or as one of its words, in any
+    case. `names` are those of all classes; may be empty.
 
     Raises:
         FullconvError: no class, or more than one, has this name.
@@ -147,10 +136,10 @@ def find_class(wanted: str, names: Sequence[str], num_classes: int) -> int:
     if text.isdecimal():
         if int(text) < num_classes:
             return int(text)
-        raise FullconvError(
-            msg("there is no class {id}; the ids are 0 to {last}.", id=text, last=num_classes - 1),
-            "--class 0",
+        message = msg(
+            "there is no class {id}; the ids are 0 to {last}.", id=text, last=num_classes - 1
         )
+        raise FullconvError(message, "--class 0")
     if not names:
         message = msg(
             "class {name!r} cannot be found: this classifier has {count} classes without names.",
@@ -181,10 +170,8 @@ def find_class(wanted: str, names: Sequence[str], num_classes: int) -> int:
     if not similar:
         raise FullconvError(message, msg("--class 0   # a class's id"))
     listed = ", ".join(f"{word!r} ({k})" for word, k in similar)
-    raise FullconvError(
-        join([message, msg("Similar names: {names}.", names=listed)], " "),
-        f'--class "{similar[0][0]}"',
-    )
+    message = join([message, msg("Similar names: {names}.", names=listed)], " ")
+    raise FullconvError(message, f'--class "{similar[0][0]}"')
 
 
 def _similar_words(text: str, names: Sequence[str]) -> list[tuple[str, int]]:

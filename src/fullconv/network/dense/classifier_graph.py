@@ -21,7 +21,7 @@ from fullconv.core.i18n import Message, join, msg
 from fullconv.core.text import first_line
 from fullconv.geometry.op_rules import iter_tensors
 from fullconv.geometry.positions import SpatialLayout, State, Untracked, layout_of
-from fullconv.geometry.trace_network import run_on_device, run_on_meta
+from fullconv.geometry.trace_network import forward_hooks, run_on_device, run_on_meta
 from fullconv.geometry.tracer import run_traced
 
 # Layers of the head that stay closed, so that each is rewritten in one piece.
@@ -65,12 +65,7 @@ class ClassifierGraph:
 
 
 def trace_classifier(classifier: nn.Module, size: int, name: str) -> ClassifierGraph:
-    """Return the graph of a classifier.
-
-    Args:
-        classifier: maps (N, 3, H, W) to class scores (N, K).
-        size: H = W of its own images, in pixels.
-        name: of the classifier, for messages.
+    """Return the graph of a classifier of images of H = W = `size` pixels; messages use `name`.
 
     Raises:
         FullconvError: the classifier does not run on such an image, or cannot be traced.
@@ -130,12 +125,8 @@ def _recording_module(network: fx.GraphModule, values: dict[str, Any]) -> nn.Mod
 
 
 class Recorder(fx.Interpreter):
-    """Run a graph and record the results of its nodes.
-
-    Args:
-        network: the graph.
-        values: to fill, by the nodes' names.
-        only: names of the nodes to record; default: all.
+    """Run a graph and record the results of all nodes, or of `only` some, by their names in
+    `values`.
 
     >>> import torch
     >>> values: dict[str, Any] = {}
@@ -176,7 +167,7 @@ def _closed_modules(classifier: nn.Module) -> Iterator[set[str]]:
             tokens = bool(tracked) and all(tracked) and not layer  # closed, to name it in an error
             if not tokens and not _belongs_to_backbone(output, collapsed=False):
                 opened.add(name)
-            if type(module) in (nn.AvgPool2d, nn.MaxPool2d) and collapses(given[0], output):
+            if type(module) in (nn.AvgPool2d, nn.MaxPool2d) and _collapses(given[0], output):
                 # Pooling of the whole map, written with a fixed size.
                 parts = name.split(".")
                 opened.update(".".join(parts[:n]) for n in range(1, len(parts) + 1))
@@ -184,20 +175,12 @@ def _closed_modules(classifier: nn.Module) -> Iterator[set[str]]:
 
         return hook
 
-    handles = [
-        child.register_forward_hook(record(name))
-        for name, child in classifier.named_modules()
-        if name
-    ]
-    try:
+    with forward_hooks(classifier, record):
         yield closed
-    finally:
-        for handle in handles:
-            handle.remove()
-        closed -= opened
+    closed -= opened
 
 
-def collapses(given: Tensor, output: Tensor) -> bool:
+def _collapses(given: Tensor, output: Tensor) -> bool:
     """Return whether a pooling makes one cell of a map of several."""
     return tuple(output.shape[2:]) == (1, 1) != tuple(given.shape[2:])
 
@@ -244,10 +227,8 @@ def _graph(
                 name=name,
                 error=first_line(error)[:200],
             )
-            raise FullconvError(
-                with_whole_image_note(message, state),
-                msg("move `if` and loops over tensors into modules that return feature maps"),
-            ) from error
+            hint = msg("move `if` and loops over tensors into modules that return feature maps")
+            raise FullconvError(with_whole_image_note(message, state), hint) from error
 
 
 def with_whole_image_note(message: Message, state: State | None) -> Message:
@@ -301,17 +282,17 @@ def _belongs_to_backbone(value: Any, collapsed: bool) -> bool:
 def is_feature_map(state: State | None) -> bool:
     """Return whether a tensor has rows, columns, channels and a batch, in any order; no tokens and
     no parts of windows."""
-    along = (
-        [dim for dim in state.dims if dim is not None] if isinstance(state, SpatialLayout) else []
-    )
-    return sorted(map(str, along)) == ["(0, 1)", "(1, 1)"] and len(state.dims) == 4  # type: ignore[union-attr]
+    if not isinstance(state, SpatialLayout):
+        return False
+    along = [str(dim) for dim in state.dims if dim is not None]
+    return len(state.dims) == 4 and sorted(along) == ["(0, 1)", "(1, 1)"]
 
 
 def _is_collapse(node: fx.Node, values: dict[str, Any]) -> bool:
     if node.op != "call_function" or operation(node) not in POOLS:
         return False
     given = values[node.all_input_nodes[0].name]
-    return given.ndim == 4 and collapses(given, values[node.name])
+    return given.ndim == 4 and _collapses(given, values[node.name])
 
 
 def operation(node: fx.Node) -> str:

@@ -63,11 +63,7 @@ class TensorLayout:
 
 
 class UnsupportedError(Exception):
-    """An operation that does not do the same at every window.
-
-    Args:
-        message: a clause that describes the operation.
-    """
+    """An operation that does not do the same at every window; `message` is a clause about it."""
 
     def __init__(self, message: Message) -> None:
         super().__init__(message)
@@ -75,12 +71,8 @@ class UnsupportedError(Exception):
 
 
 class HeadRewriter:
-    """A classifier's head while it is rewritten: the dense network, and the layout of each tensor.
-
-    Args:
-        network: a copy of the classifier's graph, to change.
-        classifier: the graph of the classifier.
-    """
+    """A classifier's head while it is rewritten: the dense network (a copy of the classifier's, to
+    change), and the layout of each tensor."""
 
     def __init__(self, network: fx.GraphModule, classifier: ClassifierGraph) -> None:
         self.network, self.graph = network, network.graph
@@ -92,11 +84,9 @@ class HeadRewriter:
         given = argument(node, position, name)
         layout = self.layout(given) if isinstance(given, fx.Node) else None
         if layout is None:
+            text = operation(node)
             raise UnsupportedError(
-                msg(
-                    "{operation} reads something other than a feature map",
-                    operation=operation(node),
-                )
+                msg("{operation} reads something other than a feature map", operation=text)
             )
         return layout
 
@@ -114,11 +104,8 @@ class HeadRewriter:
         return self.graph.call_module(name, (given,))
 
     def layout(self, node: fx.Node) -> TensorLayout | None:
-        """Return the layout of a node; None for sizes, weights and similar.
-
-        Raises:
-            UnsupportedError: the node comes from the backbone, but is no feature map.
-        """
+        """Return the layout of a node; None for sizes, weights and similar. A node of the backbone
+        must be a feature map."""
         if node in self.layouts:
             return self.layouts[node]
         if node.name not in self.backbone or not isinstance(self.values[node.name], Tensor):
@@ -127,16 +114,16 @@ class HeadRewriter:
         if state is None:
             return None
         if not isinstance(state, SpatialLayout):
+            names = ", ".join(whole_image_operations(state))
             raise UnsupportedError(
                 msg(
                     "its head reads what was computed from the whole image by {operations}",
-                    operations=", ".join(whole_image_operations(state)),
+                    operations=names,
                 )
             )
         if not is_feature_map(state):
-            raise UnsupportedError(
-                msg("its head reads a list of tokens, not a map of rows and columns")
-            )
+            message = msg("its head reads a list of tokens, not a map of rows and columns")
+            raise UnsupportedError(message)
         self.layouts[node] = feature_map_layout(node, state, self.shape(node), self.graph)
         return self.layouts[node]
 

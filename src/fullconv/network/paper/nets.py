@@ -252,11 +252,9 @@ def build_paper_backbone(
     """Build the backbone of a card, and return it with the card, which has the mean and std that
     the weights expect.
 
-    Args:
-        card: name as in `NETWORKS`; options are `form` ("original" or "aligned"), `at_once`, and
-            `width` (a factor for all channels); weights may be a .caffemodel, .pth or .safetensors
-            file with the layers of a classifier or of an FCN.
-        pretrained: load torchvision's ImageNet weights, if torchvision has that network.
+    Its options are `form` ("original" or "aligned"), `at_once`, and `width` (a factor for all
+    channels). Its weights may be a .caffemodel, .pth or .safetensors file with the layers of a
+    classifier or of an FCN; `pretrained` loads torchvision's, if torchvision has that network.
 
     Raises:
         FullconvError: the name or an option is unknown, or the weights do not fit or cannot be
@@ -292,26 +290,23 @@ def build_paper_backbone(
     else:
         return backbone, card
     caffe = fill_backbone(backbone, weights, missing=card.missing)
-    if caffe and (card.mean, card.std) == (
-        IMAGENET_MEAN,
-        IMAGENET_STD,
-    ):  # the card does not override them
+    default_images = (card.mean, card.std) == (IMAGENET_MEAN, IMAGENET_STD)
+    if caffe and default_images:  # otherwise the card overrides them
         card = replace(card, mean=CAFFE_MEAN, std=CAFFE_STD)
     return backbone, card
 
 
 def _torchvision_weights(card: BackboneCard) -> Weights:
-    names = {"vgg16": "vgg16", "alexnet_owt": "alexnet"}
-    if card.name not in names:
-        raise FullconvError(
-            msg(
-                "there are no weights of {name} to download by name; Caffe's weights are a file.",
-                name=card.name,
-            ),
-            msg(
-                "--no-pretrained   # or --backbone card.toml, with:\n"
-                'source = "paper"\nname = "{name}"\nweights = "FILE.caffemodel"',
-                name=card.name,
-            ),
+    names, name = {"vgg16": "vgg16", "alexnet_owt": "alexnet"}, card.name
+    if name not in names:
+        message = msg(
+            "there are no weights of {name} to download by name; Caffe's weights are a file.",
+            name=name,
         )
-    return download_torchvision_weights(card, names[card.name])
+        hint = msg(
+            "--no-pretrained   # or --backbone card.toml, with:\n"
+            'source = "paper"\nname = "{name}"\nweights = "FILE.caffemodel"',
+            name=name,
+        )
+        raise FullconvError(message, hint)
+    return download_torchvision_weights(card, names[name])

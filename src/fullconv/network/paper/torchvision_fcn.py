@@ -65,13 +65,9 @@ class DilatedPyramid(nn.Module):
 def build_pyramid(
     card: BackboneCard, *, pretrained: bool = False
 ) -> tuple[DilatedPyramid, BackboneCard]:
-    """Build the pyramid of a card, and return it with the card, which names the training data of
-    the weights.
-
-    Args:
-        card: of source "torchvision", one of `NAMES`; its weights may be a .pth or .safetensors
-            file of the whole network, whose scores are left out.
-        pretrained: load torchvision's own weights.
+    """Build the pyramid of a card (one of `CARDS`), and return it with the card, which names the
+    training data of the weights. They may be a .pth or .safetensors file of the whole network (the
+    scores are left out); `pretrained` loads torchvision's own.
 
     Raises:
         FullconvError: the card has options, or the weights do not fit or cannot be downloaded.
@@ -112,20 +108,12 @@ def count_classes(weights: Weights) -> int:
 
 
 def fill_pyramid(pyramid: DilatedPyramid, weights: Weights) -> None:
-    """Copy all weights but the scores' into a pyramid.
-
-    Raises:
-        FullconvError: they do not fit.
-    """
+    """Copy all weights but the scores' into a pyramid; they must fit."""
     _fill(pyramid, weights, lambda name: "" if name.startswith((_SCORE, _AUXILIARY_HEAD)) else name)
 
 
 def fill_score(score: nn.Module, weights: Weights) -> None:
-    """Copy the scores' weights into a 1x1 convolution.
-
-    Raises:
-        FullconvError: they do not fit.
-    """
+    """Copy the scores' weights into a 1x1 convolution; they must fit."""
     _fill(score, weights, lambda name: name[len(_SCORE) :] if name.startswith(_SCORE) else "")
 
 

@@ -94,12 +94,8 @@ def named_convolutions(backbone: nn.Module) -> dict[str, nn.Conv2d]:
 def copy_weights(
     modules: Mapping[str, nn.Module], layers: Layers, *, others: Iterable[str] = HEADS
 ) -> None:
-    """Copy weights into modules, each by its layer's name.
-
-    Args:
-        modules: by their layers' names in the file.
-        layers: of the file.
-        others: prefixes of layers that the file may have in addition; they are left out.
+    """Copy weights into modules, each by its layer's name in the file. Layers with a prefix in
+    `others` may be in the file in addition; they are left out.
 
     Raises:
         FullconvError: a layer is missing, unknown or has the wrong shape. Nothing is copied then.
@@ -116,17 +112,16 @@ def copy_weights(
         for part, parameter in module.named_parameters(recurse=False)
     }
     if mismatch := compare_weights(tensors, targets, fits):
-        raise FullconvError(
-            msg(
-                "{file} does not fit this network: {mismatch}.",
-                file=layers.path,
-                mismatch=mismatch.message,
-            ),
-            msg(
-                "--backbone paper:vgg16   # or paper:alexnet, ...: the network that the weights "
-                "belong to"
-            ),
+        message = msg(
+            "{file} does not fit this network: {mismatch}.",
+            file=layers.path,
+            mismatch=mismatch.message,
         )
+        hint = msg(
+            "--backbone paper:vgg16   # or paper:alexnet, ...: the network that the weights "
+            "belong to"
+        )
+        raise FullconvError(message, hint)
     with torch.no_grad():
         for name, target in targets.items():
             target.data.copy_(tensors[name].reshape(target.shape))
@@ -142,22 +137,16 @@ def fits(tensor: Tensor, target: Tensor) -> bool:
 
 
 def fill_backbone(backbone: nn.Module, weights: Weights, *, missing: Iterable[str] = ()) -> bool:
-    """Copy a file's weights into a backbone, without the scores.
-
-    Args:
-        missing: layers that the file lacks; they stay as they are.
-
-    Returns:
-        Whether the weights expect Caffe's images, with `CAFFE_MEAN` and `CAFFE_STD`.
+    """Copy a file's weights into a backbone, without the scores. Layers in `missing` stay as they
+    are. Return whether the weights expect Caffe's images, with `CAFFE_MEAN` and `CAFFE_STD`.
 
     Raises:
         FullconvError: the file belongs to another network.
     """
     layers = match_layers(weights, backbone)
     convolutions = named_convolutions(backbone)
-    copy_weights(
-        {name: c for name, c in convolutions.items() if name not in tuple(missing)}, layers
-    )
+    skipped = set(missing)
+    copy_weights({name: c for name, c in convolutions.items() if name not in skipped}, layers)
     if layers.caffe:
         swap_bgr_to_rgb(next(iter(convolutions.values())))
     return layers.caffe

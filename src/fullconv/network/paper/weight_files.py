@@ -50,12 +50,8 @@ class Weights:
 
 @dataclass(frozen=True)
 class WeightMismatch:
-    """The differences between the tensors of a file and those that a network expects.
-
-    Args:
-        missing, unexpected: names, the missing ones with the expected shape in `message`.
-        reshaped: names of tensors with another shape.
-        message: the report, to fill into a sentence; empty if everything fits.
+    """The differences between the tensors of a file and those that a network expects, by name; the
+    message is to fill into a sentence, and empty if everything fits.
 
     >>> compare_weights({"a": torch.ones(2)}, {"a": torch.ones(3)}).message
     '1 tensor has the wrong shape: a (2,), expected (3,)'
@@ -75,13 +71,8 @@ def compare_weights(
     expected: Mapping[str, Tensor],
     fits: Callable[[Tensor, Tensor], bool] = lambda tensor, target: tensor.shape == target.shape,
 ) -> WeightMismatch:
-    """Compare the tensors of a file with those that a network expects. The result is false if they
-    fit.
-
-    Args:
-        tensors, expected: by name.
-        fits: decides whether a tensor can fill the expected one.
-    """
+    """Compare the tensors of a file with those that a network expects, by name. The result is false
+    if they fit; `fits` decides whether a tensor can fill the expected one."""
     missing = tuple(name for name in expected if name not in tensors)
     unexpected = tuple(name for name in tensors if name not in expected)
     reshaped = tuple(
@@ -100,35 +91,28 @@ def compare_weights(
         )
         for name in reshaped
     ]
-    parts = []
-    if missing:
-        parts.append(
-            nmsg(
-                "{count} tensor is missing: {names}",
-                "{count} tensors are missing: {names}",
-                len(missing),
-                names=named(missing, expected),
-            )
-        )
-    if unexpected:
-        parts.append(
-            nmsg(
-                "{count} tensor is not part of the network: {names}",
-                "{count} tensors are not part of the network: {names}",
-                len(unexpected),
-                names=named(unexpected, tensors),
-            )
-        )
-    if reshaped:
-        parts.append(
-            nmsg(
-                "{count} tensor has the wrong shape: {names}",
-                "{count} tensors have the wrong shape: {names}",
-                len(reshaped),
-                names=truncated_list(wrong_shapes, _LISTED),
-            )
-        )
-    return WeightMismatch(missing, unexpected, reshaped, join(parts, "; "))
+    reports = [
+        nmsg(
+            "{count} tensor is missing: {names}",
+            "{count} tensors are missing: {names}",
+            len(missing),
+            names=named(missing, expected),
+        ),
+        nmsg(
+            "{count} tensor is not part of the network: {names}",
+            "{count} tensors are not part of the network: {names}",
+            len(unexpected),
+            names=named(unexpected, tensors),
+        ),
+        nmsg(
+            "{count} tensor has the wrong shape: {names}",
+            "{count} tensors have the wrong shape: {names}",
+            len(reshaped),
+            names=truncated_list(wrong_shapes, _LISTED),
+        ),
+    ]
+    message = join([report for report in reports if report.values["count"]], "; ")
+    return WeightMismatch(missing, unexpected, reshaped, message)
 
 
 def read_weights(path: str | Path) -> Weights:
@@ -166,7 +150,7 @@ def read_weights(path: str | Path) -> Weights:
 
 
 def load_card_weights(classifier: nn.Module, card: BackboneCard) -> None:
-    """Load the weights of a backbone card into the whole classifier.
+    """Load the weights of a backbone card, if it has any, into the whole classifier.
 
     Raises:
         FullconvError: no .safetensors file, or tensors that do not fit. Only the modules that the
@@ -265,7 +249,10 @@ def _read_torch(path: Path) -> Weights:
     if isinstance(content, dict):
         architecture = str(content.get("arch", ""))
         tensors = next((content[key] for key in _NESTED if key in content), content)
-    if not _is_state_dict(tensors):
+    is_dict = isinstance(tensors, dict) and len(tensors) > 0
+    if not is_dict or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
+    ):
         message = msg(
             "{path} contains no weights but {content}; expected tensors by name, or a "
             "checkpoint with such tensors under {keys}.",
@@ -277,14 +264,6 @@ def _read_torch(path: Path) -> Weights:
     if all(name.startswith("module.") for name in tensors):  # saved by DataParallel
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     return Weights(path, tensors, "torch", architecture)
-
-
-def _is_state_dict(content: Any) -> bool:
-    return (
-        isinstance(content, dict)
-        and bool(content)
-        and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
-    )
 
 
 def _describe(content: Any) -> str:
