@@ -63,7 +63,7 @@ def test_in_place_operations() -> None:
         return [added, assigned, cleared]
 
     added, assigned, cleared = map(layout_of, traced(in_place))
-    assert "Net (global pooling)" in added.whole  # type: ignore[union-attr]
+    assert "Net (global pooling)" in added.whole
     assert assigned == Untracked(frozenset({"Net (assignment)"}))
     assert cleared == IMAGE
 

@@ -21,8 +21,8 @@ def plain(backbone: str = "resnet10t", stride: int = 8) -> FCN:
     torch.manual_seed(1)
     network = FCN(backbone, K, stride=stride).eval()
     for score in network.score.values():
-        nn.init.normal_(score.weight, std=0.1)  # type: ignore[arg-type]
-        nn.init.normal_(score.bias)  # type: ignore[arg-type]
+        nn.init.normal_(score.weight, std=0.1)
+        nn.init.normal_(score.bias)
     return network
 
 
@@ -46,12 +46,12 @@ def test_late_fusion_is_the_average_of_whole_networks(
     fused = copy.deepcopy(first)
     fuse(fused, channels, "late")
     with torch.no_grad():
-        for trunk, other in zip(list(fused.backbone.pyramid.trunks)[1:], others, strict=True):  # type: ignore[arg-type]
+        for trunk, other in zip(list(fused.backbone.pyramid.trunks)[1:], others, strict=True):
             trunk.load_state_dict(other.backbone.pyramid.state_dict())
         for name, score in fused.score.items():
             every = [network.score[name] for network in (first, *others)]
-            score.weight.copy_(torch.cat([s.weight for s in every], 1) / len(every))  # type: ignore[operator]
-            score.bias.copy_(torch.stack([s.bias for s in every]).mean(0))  # type: ignore[operator]
+            score.weight.copy_(torch.cat([s.weight for s in every], 1) / len(every))
+            score.bias.copy_(torch.stack([s.bias for s in every]).mean(0))
     images = torch.randn(2, 3 + sum(channels), *size)
     parts = images.split([3, *channels], dim=1)
     inputs = [part if part.shape[1] == 3 else part.repeat(1, 3, 1, 1) for part in parts]

@@ -66,10 +66,8 @@ class FCN(nn.Module):
     ) -> None:
         super().__init__()
         if num_classes < 1:
-            raise FullconvError(
-                msg("num_classes is {count}; it must be 1 or more.", count=num_classes),
-                msg("num_classes=21   # background counts"),
-            )
+            message = msg("num_classes is {count}; it must be 1 or more.", count=num_classes)
+            raise FullconvError(message, msg("num_classes=21   # background counts"))
         for name, value, choices in (
             ("upsampling", upsampling, UPSAMPLING),
             ("border", border, BORDERS),

@@ -32,10 +32,6 @@ class LateFusion(nn.Module):
         backbone: of the colors; the others start as copies of it.
         channels: of each extra input. One channel is repeated as gray, three are read as colors.
         taps, channels_last: as in `Backbone`.
-
-    >>> fusion = LateFusion(nn.Conv2d(3, 8, 4, stride=4), [1], taps=[0], channels_last=[False])
-    >>> fusion(torch.zeros(1, 4, 32, 48))[0].shape
-    torch.Size([1, 16, 8, 12])
     """
 
     def __init__(

@@ -45,8 +45,8 @@ def stirred(module: nn.Module) -> nn.Module:
     with torch.no_grad():
         for child in module.modules():
             if isinstance(getattr(child, "running_var", None), Tensor):
-                child.running_mean.normal_(0, 0.2, generator=generator)  # type: ignore[operator, union-attr]
-                child.running_var.uniform_(0.7, 1.5, generator=generator)  # type: ignore[operator, union-attr]
+                child.running_mean.normal_(0, 0.2, generator=generator)
+                child.running_var.uniform_(0.7, 1.5, generator=generator)
         for name, parameter in module.named_parameters():
             if name.endswith("bias"):
                 parameter.normal_(0, 0.1, generator=generator)
@@ -157,12 +157,12 @@ def test_vggs_fc6_is_a_convolution_of_7_x_7() -> None:
     assert not dense.is_local
     images = torch.randn(1, 3, 288, 256, dtype=torch.float64)
     with torch.inference_mode():
-        maps, scores = module.features(images), dense(images)  # type: ignore[operator]
+        maps, scores = module.features(images), dense(images)
         assert maps.shape[2:] == (9, 8)
         for i in range(3):
             for j in range(2):
                 cut = maps[:, :, i : i + 7, j : j + 7].flatten(1)
-                torch.testing.assert_close(scores[:, :, i, j], module.classifier(cut))  # type: ignore[operator]
+                torch.testing.assert_close(scores[:, :, i, j], module.classifier(cut))
 
 
 @settings(max_examples=20)
@@ -202,7 +202,7 @@ def test_alexnet_without_padding_is_exact_at_each_cell() -> None:
     channels = 3
     for layer in module.features:
         if isinstance(layer, nn.Conv2d):
-            layer = nn.Conv2d(channels, 8, layer.kernel_size, layer.stride)  # type: ignore[arg-type]
+            layer = nn.Conv2d(channels, 8, layer.kernel_size, layer.stride)
             channels = 8
         layers.append(layer)
     module.features = nn.Sequential(*layers)
@@ -272,7 +272,7 @@ class Shortcut(nn.Module):
         self.pool = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(channels, 4, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x) + self.pool(x)  # type: ignore[no-any-return]
+        return self.conv(x) + self.pool(x)
 
 
 @pytest.mark.parametrize("level", range(4))

@@ -47,7 +47,6 @@ def test_in_the_interpreter_of_triton() -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     passed = re.search(r"(\d+) passed", done.stdout)
-    assert passed is not None
     assert int(passed[1]) > 15, done.stdout
 
 
@@ -112,8 +111,6 @@ def test_every_reading_is_as_defined(case: dict[str, Any]) -> None:
         exact, grid, target, ones.double(), case["label_smoothing"]
     )
     expected.backward()
-    assert gradient is not None
-    assert exact.grad is not None
     assert total.dtype == weight.dtype == torch.float64
     assert total.item() == pytest.approx(expected.item(), rel=1e-6, abs=1e-6)
     assert weight.item() == pytest.approx(expected_weight, rel=1e-6)
@@ -142,13 +139,11 @@ def test_the_gradient_is_no_less_exact_than_that_of_torch() -> None:
         scores = scores.clone().requires_grad_()
         full = F.interpolate(scores, size=(48, 64), mode="bilinear")
         F.cross_entropy(full, target.to(scores.device), reduction="sum").backward()
-        assert scores.grad is not None
         return scores.grad.double().cpu()
 
     exact = by_torch(values.double())
     error = (by_torch(here(values)) - exact).abs().max()
     ours = loss(values, Grid(8, 3.5), target)[2]
-    assert ours is not None
     assert (ours.cpu() - exact).abs().max() <= error
 
 
@@ -172,8 +167,6 @@ def test_scores_that_are_far_apart(scale: float) -> None:
     expected.backward()
     total, _, gradient = loss(values, grid, target)
     assert total.item() == pytest.approx(expected.item(), rel=1e-6)
-    assert gradient is not None
-    assert exact.grad is not None
     assert (gradient.cpu() - exact.grad).abs().max() < 1e-5
     ids = cuda.labels(here(values), grid, (1, 16))
     assert ids[0, 0].tolist() == [0] * 7 + [2, 2] + [1] * 7
@@ -188,7 +181,6 @@ def test_scores_that_are_not_finite(bad: float) -> None:
     values[1, 2, 1, 1] = bad
     total, _, gradient = loss(values, Grid(8, 3.5), torch.zeros(2, 12, 30, dtype=torch.uint8))
     assert math.isnan(total.item())
-    assert gradient is not None
     assert gradient.isnan().any()
     for reading in (cuda.labels, cuda.confidence):
         with pytest.raises(FullconvError, match="scores are NaN or infinite"):
@@ -204,9 +196,8 @@ def test_an_id_out_of_range_is_named(dtype: torch.dtype, stray: int) -> None:
     target = torch.zeros(2, 5, 40, dtype=dtype)
     target[1, 4, 33] = stray
     values, grid = torch.zeros(2, 5, 2, 5), Grid(8, 0)
-    with pytest.raises(
-        FullconvError, match=rf"class ids \[{stray}\]; expected 0..4, or 99 for ignored"
-    ):
+    message = rf"class ids \[{stray}\]; expected 0..4, or 99 for ignored"
+    with pytest.raises(FullconvError, match=message):
         loss(values, grid, target, ignore_index=99)
     total, weight, _ = loss(values, grid, target, ignore_index=stray)
     assert total.item() == pytest.approx(399 * math.log(5))
@@ -258,7 +249,7 @@ def test_views_are_read_where_they_lie() -> None:
     expected = loss(values, grid, target)
     for view in views:
         for ours, theirs in zip(loss(view, grid, target), expected, strict=True):
-            assert torch.equal(ours, theirs)  # type: ignore[arg-type]
+            assert torch.equal(ours, theirs)
         ids, share = (read(here(view), grid, (17, 33)) for read in (cuda.labels, cuda.confidence))
         assert torch.equal(ids, cuda.labels(here(values), grid, (17, 33)))
         assert torch.equal(share, cuda.confidence(here(values), grid, (17, 33)))
@@ -273,7 +264,6 @@ def test_nothing_that_counts_is_a_sum_of_zero() -> None:
     values, grid = torch.randn(1, 3, 2, 2), Grid(4, 0)
     total, weight, gradient = loss(values, grid, torch.full((1, 6, 6), 255, dtype=torch.uint8))
     assert total == weight == 0
-    assert gradient is not None
     assert gradient.abs().max() == 0
     none = torch.zeros(0, 6, 6, dtype=torch.uint8)
     assert loss(torch.zeros(0, 3, 2, 2), grid, none)[0] == 0
@@ -299,7 +289,7 @@ def test_every_sum_repeats_exactly() -> None:
     first = loss(values, Grid(8, 0), target)
     for _ in range(1 if INTERPRETED else 10):
         for ours, theirs in zip(loss(values, Grid(8, 0), target), first, strict=True):
-            assert torch.equal(ours, theirs)  # type: ignore[arg-type]
+            assert torch.equal(ours, theirs)
 
 
 @on_a_gpu

@@ -59,7 +59,6 @@ def test_caffes_weights_by_name(tmp_path: Path, name: str, legacy: bool) -> None
         weight, bias = blobs[layer]
         # The first convolution read blue, green, red.
         assert torch.equal(conv.weight, weight if number else weight[:, [2, 1, 0]]), layer
-        assert conv.bias is not None
         assert torch.equal(conv.bias, bias), layer
 
 

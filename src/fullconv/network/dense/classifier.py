@@ -23,20 +23,11 @@ _OFFERED = 6  # similar names in an error
 
 @dataclass(frozen=True)
 class Classifier:
-    """A classifier of images.
+    """A classifier of images."""
 
-    Args:
-        module: maps (N, 3, H, W) to class scores (N, K), in evaluation mode.
-        card: its origin, and the mean and standard deviation of its images.
-        size: H = W of its own images, in pixels.
-
-    >>> load_classifier("resnet18").size
-    224
-    """
-
-    module: nn.Module
-    card: BackboneCard
-    size: int
+    module: nn.Module  # maps (N, 3, H, W) to class scores (N, K), in evaluation mode
+    card: BackboneCard  # its origin, and the mean and standard deviation of its images
+    size: int  # H = W of its own images, in pixels
 
     @property
     def name(self) -> str:

@@ -32,25 +32,14 @@ RUN_ERRORS = (RuntimeError, AssertionError, ValueError, TypeError, IndexError)
 
 @dataclass(frozen=True)
 class ClassifierGraph:
-    """A classifier as a graph.
+    """A classifier as a graph."""
 
-    Args:
-        network: computes what the classifier computes in evaluation mode.
-        values: the result of each node for an image of the classifier's own size, by the node's
-            name: traced tensors on the meta device, or sizes and similar.
-        backbone: the names of the nodes that lead to feature maps. The others are the head.
-        state: of the scores.
-
-    >>> import timm
-    >>> graph = trace_classifier(timm.create_model("test_resnet"), 96, "test_resnet")
-    >>> graph.values[graph.borders[0]].shape
-    torch.Size([1, 96, 3, 3])
-    """
-
-    network: fx.GraphModule
+    network: fx.GraphModule  # computes what the classifier computes in evaluation mode
+    # The result of each node for an image of the classifier's own size, by the node's name: traced
+    # tensors on the meta device, or sizes and similar.
     values: dict[str, Any]
-    backbone: frozenset[str]
-    state: State | None
+    backbone: frozenset[str]  # names of the nodes that lead to feature maps; the rest is the head
+    state: State | None  # of the scores
 
     @property
     def borders(self) -> list[str]:
@@ -127,11 +116,6 @@ def _recording_module(network: fx.GraphModule, values: dict[str, Any]) -> nn.Mod
 class Recorder(fx.Interpreter):
     """Run a graph and record the results of all nodes, or of `only` some, by their names in
     `values`.
-
-    >>> import torch
-    >>> values: dict[str, Any] = {}
-    >>> Recorder(fx.symbolic_trace(nn.Linear(3, 4)), values).run(torch.zeros(2, 3)).shape
-    torch.Size([2, 4])
     """
 
     def __init__(

@@ -54,21 +54,12 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Proof:
-    """Largest differences of a proof, relative to the largest score.
+    """Largest differences of a proof, relative to the largest score."""
 
-    Args:
-        native: between the dense network and the classifier, on an image of the classifier's size.
-        windows: between the dense network on a larger image and the classifier's own head on each
-            window of the backbone's feature map.
-        cells: (h, w) of that larger image.
-
-    >>> convolutionalize("test_resnet", size=96).proof.cells
-    (2, 3)
-    """
-
-    native: float
+    native: float  # to the classifier, on an image of its own size
+    # On a larger image: to the classifier's own head on each window of the backbone's feature map.
     windows: float
-    cells: tuple[int, int]
+    cells: tuple[int, int]  # (h, w) of that larger image
 
 
 class DenseClassifier(nn.Module):
@@ -84,10 +75,6 @@ class DenseClassifier(nn.Module):
         step: 1, or: only sizes of `size` plus a multiple of `step` pixels have the classifier's
             padding (or are accepted at all). Larger images are cropped to such a size.
         proof: how closely it equals the classifier.
-
-    >>> dense = convolutionalize("test_resnet", size=96)
-    >>> dense(torch.zeros(1, 3, 128, 192)).shape
-    torch.Size([1, 1000, 2, 4])
     """
 
     def __init__(

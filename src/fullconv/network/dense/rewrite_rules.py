@@ -132,13 +132,12 @@ def _reshaping(head: HeadRewriter, node: fx.Node) -> TensorLayout:
             taken.append(labels.pop(0))
         if math.prod(layout.sizes[label] for label in taken) != size:
             name = operation(node)
-            raise UnsupportedError(
-                msg(
-                    "{operation} to {shape}, which splits the channels",
-                    operation=name,
-                    shape=target,
-                )
+            message = msg(
+                "{operation} to {shape}, which splits the channels",
+                operation=name,
+                shape=target,
             )
+            raise UnsupportedError(message)
         dims.append(tuple(taken))
     return replace(layout, dims=tuple(dims))
 

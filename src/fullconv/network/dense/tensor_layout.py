@@ -29,23 +29,13 @@ POOLED = ((BATCH,), (CHANNELS,))
 
 @dataclass(frozen=True)
 class TensorLayout:
-    """The layout of a tensor in the head.
+    """The layout of a tensor in the head."""
 
-    Args:
-        node: its node in the dense network, (N, C, h, w).
-        dims: what each dimension of the classifier's own tensor runs along, outermost first; a
-            flattened dimension runs along several.
-        sizes: number of channels, and of the rows and columns of one window.
-
-    >>> node = fx.Graph().placeholder("x")
-    >>> layout = TensorLayout(node, ((BATCH,), (ROWS,)), {CHANNELS: 1, ROWS: 7, COLUMNS: 7})
-    >>> layout.after(node, layout.dims, rows=1, columns=1).dims
-    (('batch',), ())
-    """
-
-    node: fx.Node
+    node: fx.Node  # in the dense network, (N, C, h, w)
+    # What each dimension of the classifier's own tensor runs along, outermost first; a flattened
+    # dimension runs along several.
     dims: tuple[Dim, ...]
-    sizes: dict[str, int]
+    sizes: dict[str, int]  # number of channels, and of the rows and columns of one window
 
     @property
     def window(self) -> tuple[int, int]:
@@ -115,12 +105,11 @@ class HeadRewriter:
             return None
         if not isinstance(state, SpatialLayout):
             names = ", ".join(whole_image_operations(state))
-            raise UnsupportedError(
-                msg(
-                    "its head reads what was computed from the whole image by {operations}",
-                    operations=names,
-                )
+            message = msg(
+                "its head reads what was computed from the whole image by {operations}",
+                operations=names,
             )
+            raise UnsupportedError(message)
         if not is_feature_map(state):
             message = msg("its head reads a list of tokens, not a map of rows and columns")
             raise UnsupportedError(message)

@@ -39,22 +39,12 @@ GRADIENT_COLUMNS = 32
 
 @dataclass(frozen=True)
 class Axis:
-    """The interpolation of the pixels of one axis. Gap g is between the cells g - 1 and g.
+    """The interpolation of the pixels of one axis. Gap g is between the cells g - 1 and g."""
 
-    Args:
-        gaps: (pixels) the gap of every pixel, 0 to `cells`.
-        weights: (pixels) of the cell g; the cell g - 1 has the rest.
-        starts: (cells + 2) the first pixel of every gap, and the end of the last.
-        tiles: the first pixel of every tile of pixels within one gap.
-
-    >>> axis(2, 0.5, cells=2, pixels=4, tile=2, device=torch.device("cpu")).gaps.shape
-    torch.Size([4])
-    """
-
-    gaps: Tensor
-    weights: Tensor
-    starts: Tensor
-    tiles: Tensor
+    gaps: Tensor  # (pixels) the gap of every pixel, 0 to `cells`
+    weights: Tensor  # (pixels) of the cell g; the cell g - 1 has the rest
+    starts: Tensor  # (cells + 2) the first pixel of every gap, and the end of the last
+    tiles: Tensor  # the first pixel of every tile of pixels within one gap
 
 
 def available() -> bool:
@@ -140,24 +130,13 @@ def _run(name: str, values: Tensor, grid: Grid, out: Tensor) -> None:
 
 @dataclass(frozen=True)
 class Plan:
-    """The division of one computation into programs.
+    """The division of one computation into programs."""
 
-    Args:
-        arguments: the first arguments of every program.
-        programs: number of programs that cover all pixels.
-        constants: compile-time constants of these programs.
-        phases: of the gradient, with the number of programs in each.
-        gradient_constants: compile-time constants of the gradient's programs.
-
-    >>> plan(torch.zeros(1, 21, 4, 5), Grid(8, 3.5), (32, 40)).programs
-    5
-    """
-
-    arguments: tuple[Any, ...]
-    programs: int
-    constants: dict[str, Any]
-    phases: dict[tuple[int, int], int]
-    gradient_constants: dict[str, Any]
+    arguments: tuple[Any, ...]  # the first ones of every program
+    programs: int  # number of programs that cover all pixels
+    constants: dict[str, Any]  # compile-time constants of these programs
+    phases: dict[tuple[int, int], int]  # of the gradient, with the number of programs in each
+    gradient_constants: dict[str, Any]  # compile-time constants of the gradient's programs
 
 
 def plan(values: Tensor, grid: Grid, size: tuple[int, int]) -> Plan:

@@ -49,11 +49,6 @@ class PaperBackbone(nn.Module):
         layers: by name.
         taps: the layers whose outputs are returned, each with a fixed factor.
         published: scores start at zero and are zero outside their cells, as in the released nets.
-
-    >>> layers = {"conv": nn.Conv2d(3, 8, 3, padding=1)}
-    >>> backbone = PaperBackbone(layers, {"conv": 1.0}, published=False)
-    >>> backbone(torch.zeros(1, 3, 32, 48))[0].shape
-    torch.Size([1, 8, 32, 48])
     """
 
     def __init__(

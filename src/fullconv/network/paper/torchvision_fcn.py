@@ -39,13 +39,6 @@ class DilatedPyramid(nn.Module):
 
     Args:
         network: made by torchvision.
-
-    >>> import torch
-    >>> from torchvision.models.segmentation import fcn_resnet50
-    >>> with torch.device("meta"):
-    ...     pyramid = DilatedPyramid(fcn_resnet50(weights=None, weights_backbone=None))
-    >>> pyramid(torch.zeros(2, 3, 64, 96, device="meta"))[0].shape
-    torch.Size([2, 512, 8, 12])
     """
 
     placement = "stretched"

@@ -33,20 +33,11 @@ _DENSE = ("fc6", "fc7")
 
 @dataclass(frozen=True)
 class Layers:
-    """The layers of a file under the paper's names.
+    """The layers of a file under the paper's names."""
 
-    Args:
-        path: of the file, for messages.
-        tensors: layer -> "weight" and "bias" -> tensor.
-        caffe: whether the layers expect Caffe's images.
-
-    >>> Layers("a.caffemodel", {"fc7": {"bias": torch.zeros(4096)}}, True).tensors["fc7"].keys()
-    dict_keys(['bias'])
-    """
-
-    path: str
-    tensors: Mapping[str, Mapping[str, Tensor]]
-    caffe: bool
+    path: str  # of the file, for messages
+    tensors: Mapping[str, Mapping[str, Tensor]]  # layer -> "weight" and "bias" -> tensor
+    caffe: bool  # whether the layers expect Caffe's images
 
 
 def match_layers(weights: Weights, backbone: nn.Module) -> Layers:

@@ -30,22 +30,12 @@ _LISTED = 4  # tensors of each kind that a mismatch report names
 
 @dataclass(frozen=True)
 class Weights:
-    """The content of a weight file.
-
-    Args:
-        path: the file.
-        tensors: by name; the blobs of a Caffe layer are `NAME.weight` and `NAME.bias`.
-        kind: "caffe", "torch" or "safetensors".
-        architecture: the file's own name for its network, or "".
-
-    >>> Weights(Path("a.pth"), {"fc.bias": torch.zeros(5)}, "torch").tensors["fc.bias"].shape
-    torch.Size([5])
-    """
+    """The content of a weight file."""
 
     path: Path
-    tensors: Mapping[str, Tensor]
-    kind: str
-    architecture: str = ""
+    tensors: Mapping[str, Tensor]  # by name; the blobs of a Caffe layer: NAME.weight and NAME.bias
+    kind: str  # "caffe", "torch" or "safetensors"
+    architecture: str = ""  # the file's own name for its network
 
 
 @dataclass(frozen=True)
@@ -218,10 +208,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise FullconvError(
-            msg("{path} cannot be read: {error}.", path=path, error=error),
-            msg("copy or download {file} again", file=path.name),
-        ) from None
+        message = msg("{path} cannot be read: {error}.", path=path, error=error)
+        raise FullconvError(message, msg("copy or download {file} again", file=path.name)) from None
 
 
 def _read_torch(path: Path) -> Weights:
