@@ -57,6 +57,10 @@ def average(channels: int = CHANNELS) -> nn.Module:
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 3))
 
 
+def flat(cells: int) -> Small:
+    return Small(nn.Sequential(nn.Flatten(), nn.Linear(cells * CHANNELS, 3)))
+
+
 def graph_of(classifier: nn.Module, features: nn.Module | None = None) -> ClassifierGraph:
     if features is not None:
         classifier.features = features
@@ -88,18 +92,8 @@ def test_modules_that_return_maps_stay_closed_and_the_classifier_is_unchanged() 
         (Small(Branching(average())), None, "features", "head"),
         (OwnTensors(average()), None, "features", "features"),
         # Pooling of a fixed size belongs to the head if it pools the whole map.
-        (
-            Small(nn.Sequential(nn.Flatten(), nn.Linear(CHANNELS, 3))),
-            nn.Sequential(trunk(), nn.AvgPool2d(5)),
-            "features_0",
-            "features.0",
-        ),
-        (
-            Small(nn.Sequential(nn.Flatten(), nn.Linear(4 * CHANNELS, 3))),
-            nn.Sequential(trunk(), nn.AvgPool2d(2)),
-            "features",
-            "features",
-        ),
+        (flat(1), nn.Sequential(trunk(), nn.AvgPool2d(5)), "features_0", "features.0"),
+        (flat(4), nn.Sequential(trunk(), nn.AvgPool2d(2)), "features", "features"),
     ],
 )
 def test_where_the_trunk_ends(

@@ -3,6 +3,7 @@ positions, caveats and refusals."""
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 import fullconv as fc
 from fullconv.core.errors import FullconvError
+from fullconv.network.backbone import resolve_card
 from fullconv.network.backbone_card import BackboneCard
 from fullconv.network.dense.convolutionalize import DenseClassifier, convolutionalize
 
@@ -56,14 +58,9 @@ def stirred(module: nn.Module) -> nn.Module:
 
 
 def untouched(classifier: str | BackboneCard) -> nn.Module:
-    card = classifier if isinstance(classifier, BackboneCard) else None
-    source, _, name = "timm:".rpartition(":") if card else str(classifier).rpartition(":")
-    if card or not source:
-        options = card.options if card else {}
-        module: nn.Module = timm.create_model(card.name if card else name, **options)
-    else:
-        module = torchvision.models.get_model(name)
-    return stirred(module)
+    card = resolve_card(classifier)
+    make = timm.create_model if card.source == "timm" else torchvision.models.get_model
+    return stirred(make(card.name, **card.options))
 
 
 @pytest.mark.parametrize("classifier", CLASSIFIERS, ids=name_of)
@@ -184,15 +181,10 @@ def test_without_padding_every_cell_of_any_size_is_the_crop(height: int, width: 
     assert dense.grid.center(rows - 1) == (top + bottom - 1) / 2
 
 
-_LOCAL: list[tuple[DenseClassifier, nn.Module]] = []
-
-
+@cache
 def local() -> tuple[DenseClassifier, nn.Module]:
-    if not _LOCAL:
-        end = nn.Sequential(nn.Flatten(), nn.Linear(CHANNELS * 25, 4))
-        classifier = random_weights(Small(end))
-        _LOCAL.append((convolutionalize(classifier, size=WINDOW), classifier))
-    return _LOCAL[0]
+    classifier = random_weights(Small(nn.Sequential(nn.Flatten(), nn.Linear(CHANNELS * 25, 4))))
+    return convolutionalize(classifier, size=WINDOW), classifier
 
 
 def test_alexnet_without_padding_is_exact_at_each_cell() -> None:
@@ -291,14 +283,10 @@ def test_networks_that_run_at_some_sizes_only(level: int) -> None:
             assert (rows, columns) == (1 + (side - 64) // 16, 1 + (96 - side) // 16)
 
 
-_SAME: list[DenseClassifier] = []
-
-
+@cache
 def same() -> DenseClassifier:
-    if not _SAME:
-        card = BackboneCard("timm", "mobilenetv2_035", {"pad_type": "same"})
-        _SAME.append(convolutionalize(card, size=96))
-    return _SAME[0]
+    card = BackboneCard("timm", "mobilenetv2_035", {"pad_type": "same"})
+    return convolutionalize(card, size=96)
 
 
 def test_what_the_result_knows() -> None:
@@ -345,11 +333,7 @@ def test_it_can_be_trained() -> None:
 @pytest.mark.parametrize(
     ("classifier", "message", "hint"),
     [
-        (
-            "test_vit",
-            "its scores are computed from the whole image by Attention (attention)",
-            "move",
-        ),
+        ("test_vit", "scores are computed from the whole image by Attention (attention)", "move"),
         (
             BackboneCard("timm", "swin_tiny_patch4_window7_224", {"depths": (1, 1, 1, 1)}),
             "timm swin_tiny_patch4_window7_224 accepts only images of 224 x 224 pixels, so it "

@@ -46,23 +46,17 @@ def test_scores_and_labels_are_torchvisions(theirs: nn.Module) -> None:
 
 
 def test_which_network_weights_are_of(theirs: nn.Module) -> None:
-    def name(tensors: Any) -> str:
-        return torchvision_fcn.identify_architecture(Weights(Path("a"), tensors, "torch"))
-
-    assert name(theirs.state_dict()) == "fcn_resnet50"
     with torch.device("meta"):
-        deeper = torchvision.models.segmentation.fcn_resnet101(
-            weights=None, weights_backbone=None
-        ).state_dict()
-        resnet = torchvision.models.resnet50().state_dict()
-    assert name(deeper) == "fcn_resnet101"
-    assert name(resnet) == ""
-    weights = Weights(Path("a"), deeper, "torch")
-    assert torchvision_fcn.count_classes(weights) == 21
+        deeper = torchvision.models.get_model("fcn_resnet101", weights_backbone=None)
+        resnet = torchvision.models.resnet50()
+    for network, name in ((theirs, "fcn_resnet50"), (deeper, "fcn_resnet101"), (resnet, "")):
+        weights = Weights(Path("a"), network.state_dict(), "torch")
+        assert torchvision_fcn.identify_architecture(weights) == name
+    assert torchvision_fcn.count_classes(Weights(Path("a"), deeper.state_dict(), "torch")) == 21
 
 
 def test_a_card_with_weights(theirs: nn.Module, tmp_path: Path) -> None:
-    torch.save(dict(list(theirs.state_dict().items())), tmp_path / "fcn.pth")
+    torch.save(dict(theirs.state_dict()), tmp_path / "fcn.pth")
     (tmp_path / "card.toml").write_text(
         'source = "torchvision"\nname = "fcn_resnet50"\nweights = "fcn.pth"\n'
     )
@@ -90,15 +84,9 @@ def test_weights_out_of_reach(problem: Exception, publish: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"backbone.conv1.weight": None}, "tensor is missing: backbone.conv1.weight"),
-        (
-            {"backbone.conv9.weight": torch.zeros(1)},
-            "tensor is not part of the network: backbone.conv9.weight",
-        ),
-        (
-            {"classifier.0.weight": torch.zeros(2, 2)},
-            r"wrong shape: classifier.0.weight \(2, 2\), expected \(512, 2048, 3, 3\)",
-        ),
+        ({"backbone.conv1.weight": None}, "is missing: backbone.conv1.weight"),
+        ({"backbone.conv9.weight": torch.zeros(1)}, "not part of the network: backbone.conv9"),
+        ({"classifier.0.weight": torch.zeros(2, 2)}, r"shape: classifier.0.weight \(2, 2\), exp"),
     ],
 )
 def test_weights_that_do_not_fit(theirs: nn.Module, change: Any, message: str) -> None:
