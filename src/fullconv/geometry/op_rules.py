@@ -67,7 +67,6 @@ Rule = Callable[[Call, SpatialLayout], State]
 
 
 def apply_rule(op: str, call: Call) -> State:
-    """Return the state of an operation's output."""
     first = call.states[0][1]
     if op in ELEMENTWISE:
         return call.merged()

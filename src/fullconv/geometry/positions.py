@@ -211,8 +211,7 @@ def reshape_layout(
 
 
 def _combine(taken: list[tuple[Step | None, int]]) -> tuple[Dim | None, list[tuple[Step, int]]]:
-    """Return the tag of several dimensions (outermost first) viewed as one, and the phases that
-    become channels."""
+    """Return the tag of dimensions (outermost first) viewed as one, and the phases in them."""
     parts: list[tuple[Step, int]] = []
     for tag, size in taken:
         if tag is None:

@@ -68,11 +68,7 @@ def trace(network: str | nn.Module, *, size: int | tuple[int, int] | None = None
 
 
 def feature_maps(output: Any) -> list[Tensor]:
-    """Return the feature maps (N, C, h, w) in a network's output, in order.
-
-    Raises:
-        FullconvError: the output is anything else.
-    """
+    """Return the feature maps (N, C, h, w) in a network's output; anything else is an error."""
     maps = []
     if isinstance(output, Tensor):
         maps = [output]
@@ -129,8 +125,7 @@ def run_on_meta(module: nn.Module, image: Tensor) -> Any:
 
 
 def run_on_device(module: nn.Module, image: Tensor) -> Any:
-    """Return the module's output for a zero image on its own device, for networks that create
-    tensors there."""
+    """Return the module's output for zeros on its own device, if it creates tensors there."""
     like = next(module.parameters(), torch.zeros(()))
     zeros = torch.zeros(image.shape, device=like.device, dtype=like.dtype)
     set_layout(zeros, layout_of(image))
@@ -202,8 +197,8 @@ def probe(
 
 
 def _measure_stride(module: nn.Module, tap: int, image: Tensor, rows: int) -> float:
-    """Return the number of additional pixels per additional row of cells. If the network takes no
-    other size, return the ratio of the sizes (257 pixels and 9 rows of stride 32 give 28.6)."""
+    """Return the additional pixels per additional row of cells. If the network takes no other size,
+    return the ratio of the sizes (257 pixels and 9 rows of stride 32 give 28.6)."""
     height, more = image.shape[2], 256
     taller = image.new_zeros(1, 3, height + more, image.shape[3])
     try:
@@ -275,8 +270,7 @@ def _as_grid(layout: SpatialLayout, name: str) -> Grid | None:
 
 
 def module_grids(module: nn.Module) -> list[tuple[str, Grid]]:
-    """Return the name and grid of every submodule whose output is a feature map, in running
-    order."""
+    """Return the name and grid of every submodule that returns a feature map, in running order."""
     layouts: list[tuple[str, SpatialLayout]] = []
 
     def run(module: nn.Module, image: Tensor) -> Any:

@@ -120,8 +120,7 @@ class Backbone(nn.Module):
         del self._shape_cache
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Return one feature map (N, C, h, w) per tap, finest first, of images (N, 3, H, W) of any
-        size from 1 x 1 up."""
+        """Return one feature map (N, C, h, w) per tap, finest first, of images (N, 3, H, W)."""
         return self.features(self.pad(images))
 
     def pad(self, images: Tensor) -> Tensor:
@@ -340,8 +339,7 @@ def _runs(pyramid: nn.Module, size: int) -> bool:
 
 
 def _grids(pyramid: nn.Module) -> list[Grid]:
-    """Return the grids at a size where SAME padding is symmetric, or else at a multiple of every
-    stride."""
+    """Return the grids at a size where SAME padding is symmetric, or else at a multiple of 32."""
     size = CANONICAL_SIZE if _runs(pyramid, CANONICAL_SIZE) else CANONICAL_SIZE - 1
     return trace(pyramid, size=size)
 

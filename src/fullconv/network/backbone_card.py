@@ -66,8 +66,7 @@ class BackboneCard:
     license: str = ""
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Return uint8 RGB images (N, 3, H, W) as the weights expect them: float32,
-        (x / 255 - mean) / std."""
+        """Return uint8 RGB images (N, 3, H, W) as float32, (x / 255 - mean) / std."""
         mean = torch.tensor(self.mean, device=images.device).view(3, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(3, 1, 1)
         # In place, so that a large image is in memory only once.

@@ -53,8 +53,7 @@ def require_timm_model(card: BackboneCard) -> None:
 
 
 def go_offline_without_network() -> None:
-    """Tell the hub's client if there is no network: it would retry for most of a minute. Weights
-    in its cache are found either way."""
+    """Tell the hub's client if there is no network: it would retry for most of a minute."""
     from huggingface_hub import constants
 
     address = urlsplit(constants.ENDPOINT)

@@ -173,8 +173,7 @@ class FCN(nn.Module):
     def _with_border(
         self, values: Tensor, grid: Grid, size: tuple[int, int]
     ) -> tuple[Tensor, tuple[Grid, Grid]]:
-        """Return scores to interpolate, and their grids along the rows and the columns. The border
-        "zeros" is a ring of cells that are zero."""
+        """Return scores, with a ring of zeros if that is the border, and the grids of both axes."""
         axes = self._axes(grid, values.shape[2:], size)
         if self.border == "zeros":
             values = F.pad(values, (1, 1, 1, 1))

@@ -32,8 +32,6 @@ def bytes_per_pixel(backbone: Backbone) -> float:
 
 
 class _MeasuredBackbone(nn.Module):
-    """A backbone whose tensors are counted while it runs on padded images."""
-
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.backbone, self.memory = backbone, _MemoryMode()

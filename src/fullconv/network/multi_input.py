@@ -49,8 +49,7 @@ class LateFusion(nn.Module):
         self.channels_last = tuple(channels_last)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Return one feature map per tap of images (N, 3 + E, H, W), the backbones' channels
-        concatenated."""
+        """Return a feature map per tap of images (N, 3 + E, H, W), of all backbones together."""
         parts = images.split(list(self.channels), dim=1)
         maps_by_backbone = [
             feature_maps(backbone(part if part.shape[1] == _COLORS else part.expand(-1, 3, -1, -1)))

@@ -50,7 +50,6 @@ class Scores:
 
     @property
     def num_classes(self) -> int:
-        """K; background counts."""
         return self.values.shape[1]
 
     def split(self, counts: Sequence[int]) -> list[Scores]:

@@ -54,11 +54,7 @@ class ClassifierGraph:
 
 
 def trace_classifier(classifier: nn.Module, size: int, name: str) -> ClassifierGraph:
-    """Return the graph of a classifier of images of H = W = `size` pixels; messages use `name`.
-
-    Raises:
-        FullconvError: the classifier does not run on such an image, or cannot be traced.
-    """
+    """Return the graph of a classifier of images of H = W = `size` pixels; messages use `name`."""
     with _closed_modules(classifier) as closed:
         output = trace_output(classifier, (size, size), name)
     if not isinstance(output, Tensor) or output.ndim != 2:
@@ -114,9 +110,7 @@ def _recording_module(network: fx.GraphModule, values: dict[str, Any]) -> nn.Mod
 
 
 class Recorder(fx.Interpreter):
-    """Run a graph and record the results of all nodes, or of `only` some, by their names in
-    `values`.
-    """
+    """Run a graph and record the results of its nodes (only some) in `values`, by their names."""
 
     def __init__(
         self, network: fx.GraphModule, values: dict[str, Any], only: Collection[str] | None = None
@@ -139,8 +133,7 @@ class Recorder(fx.Interpreter):
 
 @contextmanager
 def _closed_modules(classifier: nn.Module) -> Iterator[set[str]]:
-    """Yield a set that is filled while the classifier runs: the names of the modules that return
-    feature maps."""
+    """Yield a set that fills with the names of modules that return feature maps, as they run."""
     closed: set[str] = set()
     opened: set[str] = set()
 
@@ -233,8 +226,7 @@ def whole_image_operations(state: State | None) -> list[str]:
 
 
 def _find_backbone(network: fx.GraphModule, values: dict[str, Any]) -> frozenset[str]:
-    """Return the nodes that feature maps are computed from, and those that do not depend on the
-    image."""
+    """Return the nodes that lead to feature maps, and those that do not depend on the image."""
     collapsed: set[fx.Node] = set()
     backbone: set[str] = set()
     for node in network.graph.nodes:

@@ -98,11 +98,8 @@ class DenseClassifier(nn.Module):
         return self.grid.field <= self.size
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the scores (before softmax, N, K, h, w) of normalized images (N, 3, H, W).
-
-        Raises:
-            FullconvError: an image is smaller than the classifier's own.
-        """
+        """Return the scores (before softmax, N, K, h, w) of normalized images (N, 3, H, W), which
+        must be at least as large as the classifier's own."""
         height, width = images.shape[2:]
         if min(height, width) < self.size:
             raise FullconvError(
@@ -122,8 +119,7 @@ class DenseClassifier(nn.Module):
         return scores
 
     def window(self, row: int, column: int) -> tuple[int, int, int, int]:
-        """Return the window of a cell: (top, left, bottom, right) in pixels, the last two
-        exclusive."""
+        """Return a cell's window (top, left, bottom, right) in pixels, the last two exclusive."""
         top, left = (round(self.grid.stride) * cell for cell in (row, column))
         return top, left, top + self.size, left + self.size
 
@@ -309,14 +305,12 @@ def _prove(
 
 
 def _difference(scores: Tensor, expected: Tensor) -> float:
-    """Return the largest difference, relative to the largest score."""
     scale = float(expected.double().abs().max()) or 1.0
     return float((scores.double() - expected.double()).abs().max()) / scale
 
 
 def _head_scores(graph: ClassifierGraph, maps: dict[str, Tensor], row: int, column: int) -> Tensor:
-    """Return the scores that the classifier's own head computes from one window of the feature
-    maps."""
+    """Return the scores of the classifier's own head for one window of the feature maps."""
     values: dict[fx.Node, Any] = {}
     for node in graph.network.graph.nodes:
         if node.name in graph.backbone and node.op != "get_attr":
@@ -328,8 +322,7 @@ def _head_scores(graph: ClassifierGraph, maps: dict[str, Tensor], row: int, colu
 
 
 def _window(value: Any, native: Any, row: int, column: int) -> Any:
-    """Return the part of a feature map, from a cell on, that has the size of the classifier's own
-    map."""
+    """Return the part of a map, from a cell on, that has the size of the classifier's own map."""
     layout = layout_of(native)
     if not isinstance(layout, SpatialLayout):  # a size or a weight
         return value if isinstance(native, Tensor) else native

@@ -29,11 +29,8 @@ from fullconv.network.dense.tensor_layout import POOLED, HeadRewriter, Unsupport
 
 
 def rewrite_head(classifier: ClassifierGraph, name: str) -> fx.GraphModule:
-    """Return the network that computes (N, K, h, w) where the classifier computes (N, K).
-
-    Raises:
-        FullconvError: an operation of the head cannot slide; it is named.
-    """
+    """Return the network that computes (N, K, h, w) where the classifier computes (N, K). An error
+    names the operation of the head that cannot slide."""
     network = fx.GraphModule(
         classifier.network,
         copy.deepcopy(classifier.network.graph),

@@ -143,7 +143,6 @@ def _reshaping(head: HeadRewriter, node: fx.Node) -> TensorLayout:
 
 
 def _linear(head: HeadRewriter, node: fx.Node) -> TensorLayout:
-    """A fully connected layer becomes a convolution."""
     layout, count = head.input_layout(node), head.shape(node)[-1]
     kernel, order = convolution_kernel(layout)
     shape = (count, *(layout.sizes[label] for label in layout.dims[-1]))
@@ -283,7 +282,6 @@ def _nothing(head: HeadRewriter, node: fx.Node) -> TensorLayout:
 
 
 def _concatenation(head: HeadRewriter, node: fx.Node) -> TensorLayout:
-    """Concatenation of channels."""
     parts = argument(node, 0, "tensors")
     layouts = [head.layout(part) for part in parts]
     dim = argument(node, 1, "dim", 0)

@@ -43,8 +43,7 @@ class TensorLayout:
         return self.sizes[ROWS], self.sizes[COLUMNS]
 
     def after(self, node: fx.Node, dims: tuple[Dim, ...], **sizes: int) -> TensorLayout:
-        """Return the layout after an operation; rows or columns of size one are dropped from
-        `dims`."""
+        """Return the layout after an operation; rows or columns of size one leave `dims`."""
         merged = {**self.sizes, **sizes}
         single = {axis for axis in (ROWS, COLUMNS) if merged[axis] == 1}
         return TensorLayout(
@@ -61,8 +60,7 @@ class UnsupportedError(Exception):
 
 
 class HeadRewriter:
-    """A classifier's head while it is rewritten: the dense network (a copy of the classifier's, to
-    change), and the layout of each tensor."""
+    """A head while it is rewritten: the dense network, and the layout of each tensor."""
 
     def __init__(self, network: fx.GraphModule, classifier: ClassifierGraph) -> None:
         self.network, self.graph = network, network.graph
@@ -70,7 +68,6 @@ class HeadRewriter:
         self.layouts: dict[fx.Node, TensorLayout] = {}
 
     def input_layout(self, node: fx.Node, position: int = 0, name: str = "input") -> TensorLayout:
-        """Return the layout of an argument."""
         given = argument(node, position, name)
         layout = self.layout(given) if isinstance(given, fx.Node) else None
         if layout is None:
@@ -85,8 +82,7 @@ class HeadRewriter:
         return tuple(self.values[node.name].shape)
 
     def emit(self, layer: nn.Module, given: fx.Node, node: fx.Node) -> fx.Node:
-        """Add a new layer in the place of a node, under the name of the node's own layer if it has
-        one."""
+        """Add a layer in the place of a node, under the name of the node's own layer if any."""
         name = str(node.target) if node.op == "call_module" else node.name
         while node.op != "call_module" and hasattr(self.network, name):
             name += "_"
@@ -133,8 +129,7 @@ def feature_map_layout(
 
 
 def broadcasts_to(layout: TensorLayout, other: TensorLayout) -> bool:
-    """Return whether two layouts have the same dimensions and window; the channels of the first
-    may be one."""
+    """Return whether two layouts differ at most in the channels, of which the first has one."""
     if len(layout.dims) != len(other.dims) or layout.window != other.window:
         return False
     return all(a in (b, ()) for a, b in zip(layout.dims, other.dims, strict=True))

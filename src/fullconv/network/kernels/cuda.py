@@ -112,11 +112,7 @@ def loss_and_gradient(
 
 
 def _run(name: str, values: Tensor, grid: Grid, out: Tensor) -> None:
-    """Run the program that computes `out` (N, H, W).
-
-    Raises:
-        FullconvError: a score is NaN or infinite; there is no GPU or no Triton.
-    """
+    """Run the program that computes `out` (N, H, W). A score that is not finite is an error."""
     require(values)
     if out.numel() == 0:
         return
@@ -140,7 +136,6 @@ class Plan:
 
 
 def plan(values: Tensor, grid: Grid, size: tuple[int, int]) -> Plan:
-    """Plan the interpolation of scores (N, K, h, w) at (H, W) pixels."""
     count, classes, *cells = values.shape
     stride = _power_of_two(ceil(grid.stride))
     tile, place = min(ROWS, stride), (grid.stride, grid.offset)
@@ -173,11 +168,7 @@ def plan(values: Tensor, grid: Grid, size: tuple[int, int]) -> Plan:
 def axis(
     stride: float, offset: float, cells: int, pixels: int, tile: int, device: torch.device
 ) -> Axis:
-    """Return the tables of one axis, computed in float64 on the CPU and cached.
-
-    >>> axis(2, 0.5, cells=2, pixels=4, tile=2, device=torch.device("cpu")).weights
-    tensor([1.0000, 0.2500, 0.7500, 0.0000])
-    """
+    """Return the tables of one axis, computed in float64 on the CPU and cached."""
     positions = (torch.arange(pixels, dtype=torch.float64) - offset) / stride
     below = positions.floor().clamp(-1, cells - 1)
     gaps = below.long() + 1

@@ -35,11 +35,7 @@ def load_library() -> tuple[Any, str]:
 
 
 def forced_backend() -> str:
-    """Return the backend that FULLCONV_KERNELS forces, or "".
-
-    Raises:
-        FullconvError: there is no such backend.
-    """
+    """Return the backend that FULLCONV_KERNELS forces, or ""."""
     forced = os.environ.get(VARIABLE, "")
     if forced and forced not in BACKENDS:
         message = msg(
@@ -67,16 +63,12 @@ def scores_arguments(
 
 
 def int64_array(numbers: Sequence[int]) -> Any:
-    """Return an array of 64-bit integers for the library."""
     return (ctypes.c_int64 * max(1, len(numbers)))(*numbers)
 
 
 def call_library(library: Any, name: str, *arguments: Any, finite_only: bool = True) -> int:
-    """Call a function of the library and return its status.
-
-    Raises:
-        FullconvError: it ran out of memory, or a score is not finite and `finite_only` is true.
-    """
+    """Call a function of the library and return its status. It is an error if memory runs out, or
+    if a score is not finite and `finite_only` is true."""
     status = int(getattr(library, name)(*arguments))
     if status == NO_MEMORY:
         message = msg("not enough memory to interpolate the scores.")
@@ -87,7 +79,6 @@ def call_library(library: Any, name: str, *arguments: Any, finite_only: bool = T
 
 
 def non_finite_error() -> FullconvError:
-    """Return the error for scores that are NaN or infinite."""
     message = msg(
         "the scores are NaN or infinite, so no class has the largest score. The weights are "
         "broken, for example by a training run that diverged."

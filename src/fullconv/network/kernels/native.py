@@ -78,7 +78,6 @@ def confidence(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
 
 
 def _run(name: str, values: Tensor, grid: Grid, out: Tensor, *more: Any) -> None:
-    """Run the function that computes `out` (N, H, W)."""
     if out.numel():
         scores = _scores(values, grid, (out.shape[1], out.shape[2]))
         call_library(_require_library(), name, *scores, _threads(), _pointer(out), *more)
@@ -87,8 +86,7 @@ def _run(name: str, values: Tensor, grid: Grid, out: Tensor, *more: Any) -> None
 def loss_and_gradient(
     values: Tensor, grid: Grid, target: Tensor, options: LossOptions, gradient: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return what `reference.loss_and_gradient` returns, computed in one pass over the gaps between
-    cells."""
+    """Return what `reference.loss_and_gradient` returns, in one pass over the gaps of cells."""
     values = _require_float32_on_cpu(values)
     if target.dtype not in _ID_TYPES:
         target = target.to(torch.int32)

@@ -39,8 +39,7 @@ def labels(values: NDArray[np.float32], grid: Grid, size: tuple[int, int]) -> ND
 
 
 def confidence(values: NDArray[np.float32], grid: Grid, size: tuple[int, int]) -> NDArray[Any]:
-    """Return the softmax probability of that class, float32 (N, H, W), from float32
-    (N, K, h, w)."""
+    """Return the softmax probability of that class, (N, H, W), from float32 (N, K, h, w)."""
     out = np.empty((values.shape[0], *size), np.float32)
     if not _run_compiled("fullconv_confidence", values, grid, out):
         for rows, scores in _strips(values, grid, size):

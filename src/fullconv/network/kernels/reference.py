@@ -38,17 +38,11 @@ class LossOptions(NamedTuple):
 
 
 def interpolation_matrix(grid: Grid, cells: int, at: Grid, count: int) -> Tensor:
-    """Return the weights (count, cells) that interpolate a row of cells at other positions.
+    """Return the weights (count, cells) that interpolate a row of cells of a grid at the first
+    `count` cells of another grid, such as `Grid(1, 0)`, the pixels.
 
-    Args:
-        grid, cells: of the row.
-        at, count: the first `count` cells of another grid. `Grid(1, 0)` are the pixels.
-
-    >>> interpolation_matrix(Grid(2, 0), cells=2, at=Grid(1, 0), count=4)
-    tensor([[1.0000, 0.0000],
-            [0.5000, 0.5000],
-            [0.0000, 1.0000],
-            [0.0000, 1.0000]], dtype=torch.float64)
+    >>> interpolation_matrix(Grid(2, 0), cells=2, at=Grid(1, 0), count=3).tolist()
+    [[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]
     """
     positions = (
         at.offset + at.stride * torch.arange(count, dtype=torch.float64) - grid.offset
@@ -94,15 +88,8 @@ def labels(values: Tensor, grid: AxisGrids, size: tuple[int, int]) -> Tensor:
 
 
 class _Gaps:
-    """Runs of pixels of one axis that are interpolated between the same two cells, at most one
-    stride long.
-
-    Attributes:
-        first, second: (G,) the two cells.
-        of_pixel: (pixels,) the gap of each pixel.
-        pixel: (G, S) the pixels of each gap, padded with its last.
-        weight: (G, S) of the second cell there.
-    """
+    """Runs of pixels of one axis that are interpolated between the same two cells (`first`,
+    `second`: (G,)), at most one stride long."""
 
     def __init__(self, grid: Grid, cells: int, pixels: int, like: Tensor) -> None:
         positions = (torch.arange(pixels, dtype=torch.float64) - grid.offset) / grid.stride
@@ -113,14 +100,14 @@ class _Gaps:
         begins = torch.cat([torch.ones(1, dtype=torch.bool), first[1:] != first[:-1]])
         start = torch.where(begins, index, 0).cummax(0).values
         begins |= (index - start) % longest == 0  # beyond the outermost cells gaps have no end
-        self.of_pixel = (begins.cumsum(0) - 1).to(like.device)
+        self.of_pixel = (begins.cumsum(0) - 1).to(like.device)  # (pixels,) the gap of each
         starts = index[begins]
         ends = torch.cat([starts[1:], torch.tensor([pixels])])
         pixel = torch.minimum(starts[:, None] + torch.arange(longest), ends[:, None] - 1)
-        self.pixel = pixel.to(like.device)
+        self.pixel = pixel.to(like.device)  # (G, S), padded with the last pixel of each gap
         self.first = first[starts].to(like.device)
         self.second = (first[starts] + 1).clamp(max=cells - 1).to(like.device)
-        self.weight = (positions - first)[pixel].to(like)
+        self.weight = (positions - first)[pixel].to(like)  # (G, S) of the second cell
 
 
 def _label_gaps(values: Tensor, rows: _Gaps, columns: _Gaps, gaps: Tensor, out: Tensor) -> None:
@@ -162,8 +149,7 @@ def _label_gaps(values: Tensor, rows: _Gaps, columns: _Gaps, gaps: Tensor, out: 
 
 
 def confidence(values: Tensor, grid: AxisGrids, size: tuple[int, int]) -> Tensor:
-    """Return the softmax probability of the class with the largest score at every pixel, a
-    fraction (N, H, W), from scores (N, K, h, w)."""
+    """Return the softmax probability of that class, a fraction (N, H, W)."""
     require_finite(values)
     out = torch.empty(values.shape[0], *size, dtype=values.dtype, device=values.device)
     for strip, cells, rows, columns in _strips(values, grid, size):
@@ -248,7 +234,6 @@ def require_ids(target: Tensor, classes: int, ignore_index: int) -> None:
 
 
 def device_error(target: Tensor, values: Tensor) -> FullconvError:
-    """Return the error for a target that is not on the scores' device."""
     message = msg(
         "the target is on {target} but the scores are on {scores}; expected one device.",
         target=target.device,
@@ -269,8 +254,7 @@ def _matrices(values: Tensor, grid: AxisGrids, size: tuple[int, int]) -> tuple[T
 def _strips(
     values: Tensor, grid: AxisGrids, size: tuple[int, int]
 ) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
-    """Yield ranges of image rows, the rows of cells that they need, and the two matrices between
-    them."""
+    """Yield ranges of rows, the rows of cells that they need, and the two matrices between them."""
     rows, columns = _matrices(values, grid, size)
     row_bytes = values.shape[0] * values.shape[1] * size[1] * values.element_size()
     step = max(1, STRIP_BYTES // row_bytes)

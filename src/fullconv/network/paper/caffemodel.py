@@ -173,7 +173,6 @@ class _Reader:
         raise _DamagedError(msg("the number at byte {byte} does not end", byte=at))
 
     def layer(self, entry: _Field) -> tuple[str, list[Tensor]]:
-        """Return the name and blobs of a layer."""
         name_field, blobs_field = LAYERS[entry.number]
         name, blobs = "", []
         for part in self.fields(entry.content):
@@ -213,7 +212,6 @@ class _Reader:
         return torch.from_numpy(numbers).reshape(shape)
 
     def shape(self, entry: _Field) -> tuple[int, ...]:
-        """Return the dimensions of a BlobShape."""
         dims: list[int] = []
         for part in self.fields(entry.content):
             if part.number == 1 and part.wire == VARINT:

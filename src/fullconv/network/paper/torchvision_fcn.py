@@ -35,11 +35,7 @@ _SCORE, _AUXILIARY_HEAD = "classifier.4.", "aux_classifier."
 
 
 class DilatedPyramid(nn.Module):
-    """Everything but the scores of a torchvision FCN. `placement` is torchvision's.
-
-    Args:
-        network: made by torchvision.
-    """
+    """Everything but the scores of torchvision's FCN `network`. `placement` is torchvision's."""
 
     placement = "stretched"
 
@@ -84,8 +80,7 @@ def build_pyramid(
 
 
 def identify_architecture(weights: Weights) -> str:
-    """Return which of `NAMES` the weights belong to, by the blocks of the third stage; "" if
-    none."""
+    """Return which of `NAMES` the weights belong to, by the blocks of the third stage, or ""."""
     if f"{_SCORE}weight" not in weights.tensors:
         return ""
     blocks = sum(
@@ -96,7 +91,6 @@ def identify_architecture(weights: Weights) -> str:
 
 
 def count_classes(weights: Weights) -> int:
-    """Return the number of classes that the weights score."""
     return int(weights.tensors[f"{_SCORE}weight"].shape[0])
 
 

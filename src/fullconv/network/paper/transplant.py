@@ -73,8 +73,7 @@ def match_layers(weights: Weights, backbone: nn.Module) -> Layers:
 
 
 def named_convolutions(backbone: nn.Module) -> dict[str, nn.Conv2d]:
-    """Return the convolutions by their Caffe names, in which a slash precedes the parts of an
-    inception module."""
+    """Return the convolutions by their Caffe names; parts of inception modules follow a slash."""
     return {
         name.replace(".", "/"): module
         for name, module in backbone.named_modules()
@@ -119,8 +118,8 @@ def copy_weights(
 
 
 def fits(tensor: Tensor, target: Tensor) -> bool:
-    """Return whether a tensor has the target's shape, is fully connected (O, I k k), or has the
-    leading ones of old Caffe files."""
+    """Return whether a tensor has the target's shape; it may be fully connected (O, I k k), or have
+    the leading ones of old Caffe files."""
     outputs, *inputs = target.shape
     shape, convolution = ([n for n in s if n != 1] for s in (tensor.shape, target.shape))
     connected = [n for n in (outputs, math.prod(inputs)) if n != 1]
@@ -144,6 +143,5 @@ def fill_backbone(backbone: nn.Module, weights: Weights, *, missing: Iterable[st
 
 
 def swap_bgr_to_rgb(convolution: nn.Conv2d) -> None:
-    """Convert weights for BGR images to weights for RGB images, in place."""
     with torch.no_grad():
         convolution.weight.copy_(convolution.weight.flip(1))

@@ -187,11 +187,7 @@ def load_card_weights(classifier: nn.Module, card: BackboneCard) -> None:
 
 def download_torchvision_weights(card: BackboneCard, name: str) -> Weights:
     """Return the default weights of torchvision's network `name`, downloaded once and verified by
-    their checksum.
-
-    Raises:
-        FullconvError: the weights are not in the cache and cannot be downloaded.
-    """
+    their checksum; it is an error if that fails."""
     from torchvision.models import get_model_weights
 
     try:
