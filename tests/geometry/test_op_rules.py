@@ -384,7 +384,7 @@ def test_norms_over_channels_are_local(norm: Any, monkeypatch: pytest.MonkeyPatc
 
 
 def measured(grid: Grid) -> Grid:
-    """What the probe makes of it: the field it finds is the least that it can be."""
+    """The probe's result: the field it finds is the least that it can be."""
     reason = f"measured, not derived: {grid.field:g} pixels or more"
     return Grid(grid.stride, grid.offset, math.inf, (reason,))
 
@@ -451,7 +451,6 @@ def test_a_branch_that_is_silent_before_training_makes_no_field_too_small() -> N
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
 def test_a_scripted_module_is_probed() -> None:
-    """Its operations run out of sight."""
     torch.manual_seed(0)
     inner = torch.jit.script(nn.Sequential(nn.Conv2d(4, 4, 4, 4)))
     around = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), inner, nn.LeakyReLU())

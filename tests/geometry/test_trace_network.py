@@ -209,8 +209,6 @@ def test_grid_speaks() -> None:
 
 
 class Mapped(nn.Module):
-    """Of one's own, with batch statistics, a shared layer and layers in training mode."""
-
     def __init__(self, returned: str = "list") -> None:
         super().__init__()
         self.returned = returned

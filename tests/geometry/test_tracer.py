@@ -16,8 +16,6 @@ IMAGE = SpatialLayout(MAPS, (Axis(), Axis()))
 
 
 class Net(nn.Module):
-    """A function as a network."""
-
     def __init__(self, function: Any) -> None:
         super().__init__()
         self.function = function

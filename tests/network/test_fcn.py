@@ -24,6 +24,9 @@ SWIN = BackboneCard(
 )
 
 
+VIT = BackboneCard("timm", "vit_tiny_patch16_224", {"embed_dim": 24, "num_heads": 1, "depth": 3})
+
+
 class Vgg(nn.Module):
     """Five stages of 3x3 and 2x2 pooling; a list of maps, a dict of them, or class scores."""
 
@@ -294,29 +297,16 @@ def test_modules_of_ones_own_train(returned: str) -> None:
     assert [score.in_channels for score in net.score.values()] == expected
 
 
-def test_a_backbone_with_channels_last() -> None:
-    net = FCN(SWIN, 3, stride=4)
-    scores = net(random_image(50, 70))
-    assert (scores.grid.stride, scores.grid.offset) == (4, 1.5)
-    assert scores.labels().shape == (1, 50, 70)
-
-
-def test_torchvision() -> None:
-    net = FCN("torchvision:mobilenet_v3_small", 3, stride=16)
-    assert net.backbone.card == BackboneCard("torchvision", "mobilenet_v3_small")
-    assert net.eval()(random_image(45, 61)).labels().shape == (1, 45, 61)
-
-
-def test_a_vision_transformer_at_its_one_stride() -> None:
-    vit = BackboneCard(
-        "timm", "vit_tiny_patch16_224", {"embed_dim": 24, "num_heads": 1, "depth": 3}
-    )
-    net = FCN(vit, 3, stride=16).eval()
+@pytest.mark.parametrize(
+    ("source", "stride", "offset"),
+    [(SWIN, 4, 1.5), ("torchvision:mobilenet_v3_small", 16, 0), (VIT, 16, 7.5)],
+    ids=["channels last", "torchvision", "vision transformer"],
+)
+def test_other_backbones(source: Any, stride: int, offset: float) -> None:
+    net = FCN(source, 3, stride=stride).eval()
     scores = net(random_image(45, 61))
-    assert (scores.grid.stride, scores.grid.offset) == (16, 7.5)
+    assert (scores.grid.stride, scores.grid.offset) == (stride, offset)
     assert scores.labels().shape == (1, 45, 61)
-    with pytest.raises(FullconvError, match=r"no feature map at stride 8\. Its strides are: 16\."):
-        FCN(vit, 3, stride=8)
 
 
 def test_scores_stay_single_under_mixed_precision() -> None:

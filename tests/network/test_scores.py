@@ -46,8 +46,6 @@ def small_vgg() -> nn.Module:
 
 
 class Taps(nn.Module):
-    """The outputs of some layers of a chain."""
-
     def __init__(self, chain: nn.Sequential, at: tuple[int, ...]) -> None:
         super().__init__()
         self.chain = chain
@@ -137,7 +135,6 @@ def test_plain_interpolation_is_half_a_stride_off_on_a_resnet() -> None:
 
 @pytest.mark.parametrize("stride", [1, 7.5, 32])
 def test_each_axis_may_have_a_grid_of_its_own(stride: float) -> None:
-    """As torch stretches a map over a size that is no multiple."""
     values = torch.randn(2, 4, 3, 5, generator=torch.Generator().manual_seed(1))
     size = (round(3 * stride) + 1, round(5 * stride) + 5)
     rows, columns = (Grid(n / m, (n / m - 1) / 2) for n, m in zip(size, (3, 5), strict=True))

@@ -129,7 +129,9 @@ def read_card(path: str | Path) -> BackboneCard:
             keys=listed,
         )
         raise FullconvError(message, _SHORTEST_CARD)
-    for key in [key for key in ("mean", "std", "missing") if key in table]:
+    for key in ("mean", "std", "missing"):
+        if key not in table:
+            continue
         value, example = table[key], '["fc"]' if key == "missing" else "[0.5, 0.5, 0.5]"
         if not isinstance(value, list):
             message = msg(
@@ -153,9 +155,8 @@ def read_card(path: str | Path) -> BackboneCard:
                 path=path,
                 weights=weights,
             )
-            raise FullconvError(
-                message, msg('weights = "FILE.safetensors"   # relative to the card')
-            )
+            hint = msg('weights = "FILE.safetensors"   # relative to the card')
+            raise FullconvError(message, hint)
     return BackboneCard(**table)
 
 

@@ -53,7 +53,8 @@ def require_timm_model(card: BackboneCard) -> None:
 
 
 def go_offline_without_network() -> None:
-    """Tell the hub's client if there is no network: it would retry for most of a minute."""
+    """Tell the hub's client if there is no network: it would retry for most of a minute. Weights in
+    its cache are found either way."""
     from huggingface_hub import constants
 
     address = urlsplit(constants.ENDPOINT)

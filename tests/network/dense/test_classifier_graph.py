@@ -19,8 +19,6 @@ from fullconv.network.dense.classifier_graph import (
 
 
 class Gate(nn.Module):
-    """Squeeze and excite."""
-
     def __init__(self) -> None:
         super().__init__()
         self.fc = nn.Linear(CHANNELS, CHANNELS)

@@ -1,6 +1,6 @@
-"""What only Triton has. test_dispatch.py compares it with the definition: on a GPU where there is
-one, and else in the interpreter of Triton, which runs the same programs on the CPU, slowly. It has
-to be chosen before Triton is imported, so there these tests run in a process of their own."""
+"""Triton only. test_dispatch.py compares it with the definition: on a GPU where there is one, and
+else in the interpreter of Triton, which runs the same programs on the CPU, slowly. It has to be
+chosen before Triton is imported, so there these tests run in a process of their own."""
 
 from __future__ import annotations
 

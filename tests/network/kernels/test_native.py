@@ -1,5 +1,5 @@
-"""The compiled library itself: threads, sizes of every kind, and what is said where it is missing.
-That it reads as defined is in test_readings.py."""
+"""The compiled library itself: threads, sizes of every kind, and the messages if it is missing.
+test_dispatch.py compares it with the definition."""
 
 from __future__ import annotations
 

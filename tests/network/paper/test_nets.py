@@ -60,7 +60,6 @@ def with_weights(name: str, stride: int, blobs: Blobs) -> FCN:
 
 
 def photo(height: int, width: int, seed: int = 1) -> Tensor:
-    """(1, 3, H, W) uint8 RGB."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (1, 3, height, width), generator=generator, dtype=torch.uint8)
 
@@ -71,7 +70,6 @@ def as_caffe(image: Tensor) -> Tensor:
 
 
 def as_ours(image: Tensor) -> Tensor:
-    """As `Model.normalise` does it with the mean and std of Caffe."""
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (CAFFE_MEAN, CAFFE_STD))
     return (image.float() / 255 - mean) / std
 
@@ -190,7 +188,6 @@ def test_kernels_and_crop_offsets_are_the_published_ones(
 
 
 def caffes_cells(pixels: int, *, ceil: bool) -> int:
-    """Of fc7 in FCN-VGG16."""
     size = pixels + 2 * 100 - 2
     for _ in range(5):
         size = math.ceil(size / 2) if ceil else size // 2
