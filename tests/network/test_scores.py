@@ -225,11 +225,6 @@ def test_ids_at_the_ends_of_a_byte() -> None:
         assert loss == pytest.approx(
             float(F.cross_entropy(scores.full(), target, ignore_index=ignored)), rel=1e-5
         )
-    few = torch.zeros(2, 9, 11, dtype=torch.int8)
-    few[0, 0] = -1
-    with pytest.raises(FullconvError, match=r"class ids \[-1\]"):
-        scores_of().loss(few)
-    assert scores_of().loss(few, ignore_index=-1) < math.inf
 
 
 def test_half_precision_is_summed_in_single() -> None:
@@ -275,12 +270,6 @@ def test_ids_out_of_range_are_named() -> None:
     with pytest.raises(FullconvError, match=message) as caught:
         scores_of().loss(target)
     assert caught.value.hint == "fullconv check DATA"
-    message = r"class ids \[3, 7, 255\]; expected 0..2, or 99 for ignored"
-    with pytest.raises(FullconvError, match=message):
-        scores_of().loss(target, ignore_index=99)
-    target[0, 0, 0] = -1
-    with pytest.raises(FullconvError, match=r"class ids \[-1, 7\]"):
-        scores_of().loss(target)
 
 
 class Largest(TorchDispatchMode):

@@ -1,5 +1,5 @@
 """The Triton programs compile for GPUs, which needs none: `cuda` launches them here as far as the
-GPU. What they compute is in test_cuda.py."""
+GPU. test_dispatch.py compares what they compute with the definition."""
 
 from __future__ import annotations
 
