@@ -320,39 +320,33 @@ def test_scores_stay_single_under_mixed_precision() -> None:
     assert (scores.values - exact.values).abs().max() < 0.1 * exact.values.std()
 
 
+POOLED = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
+STRETCHED = {"placement": "stretched"}
+
+
 @pytest.mark.parametrize(
-    ("arguments", "options", "message", "hint"),
+    ("backbone", "options", "message", "hint"),
     [
-        (("resnet18", 0), {}, "num_classes is 0; it must be 1 or more", ""),
-        (("resnet18", 2), {"upsampling": "cubic"}, "unknown upsampling 'cubic'; choose", "bilin"),
-        (("resnet18", 2), {"stride": 2}, "2. Its strides are: 4, 8, 16, 32.", "--stride 4"),
-        (("resnet18", 2), {"border": "mirror"}, "unknown border 'mirror'; choose", "replicate"),
-        (("resnet18", 2), {"placement": "left"}, "unknown placement 'left'; choose", "exact"),
+        ("resnet18", {"num_classes": 0}, "num_classes is 0; it must be 1 or more", "=21"),
+        ("resnet18", {"upsampling": "cubic"}, "unknown upsampling 'cubic'; choose", "bilinear"),
+        ("resnet18", {"stride": 2}, "at stride 2. Its strides are: 4, 8, 16, 32.", "--stride 4"),
+        ("resnet18", {"border": "mirror"}, "unknown border 'mirror'; choose", "replicate"),
+        ("resnet18", {"placement": "left"}, "unknown placement 'left'; choose", "exact"),
         (
-            ("test_resnet", 2),
-            {"placement": "stretched", "upsampling": "learned"},
-            "factor of stretched scores depends",
-            "half_pixel",
+            "test_resnet",
+            {**STRETCHED, "upsampling": "learned"},
+            "factor of stretched scores",
+            "half",
         ),
-        (
-            (build("test_resnet", stride=8), 2),
-            {"placement": "stretched"},
-            "built with placement 'exact', not 'stretched'",
-            'placement="stretched"',
-        ),
-        (("resnet1848", 2), {}, "timm has no network 'resnet1848'", "--backbone resnet18"),
-        (("nowhere.toml", 2), {}, "no backbone card at nowhere.toml", ""),
-        (
-            (nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2)), 2),
-            {},
-            "Sequential has no layer at stride 4, 8, 16 or 32: ",
-            "return [x8, x16, x32]",
-        ),
+        (build("test_resnet", stride=8), STRETCHED, "'exact', not 'stretched'", 'ent="stretched"'),
+        ("resnet1848", {}, "timm has no network 'resnet1848'", "--backbone resnet18"),
+        ("nowhere.toml", {}, "no backbone card at nowhere.toml", "ls"),
+        (POOLED, {}, "Sequential has no layer at stride 4, 8, 16 or 32: ", "return [x8, x16, x32]"),
     ],
 )
-def test_errors_read_well(arguments: Any, options: Any, message: str, hint: str) -> None:
+def test_errors_read_well(backbone: Any, options: Any, message: str, hint: str) -> None:
     with pytest.raises(FullconvError) as caught:
-        FCN(*arguments, **options)
+        FCN(backbone, **{"num_classes": 2, **options})
     assert message in caught.value.message
     assert hint in caught.value.hint
 
