@@ -40,7 +40,6 @@ def loss_by_definition(
     values: Tensor,
     grid: Grids,
     target: Tensor,
-    *,
     ignore_index: int,
     class_weights: Tensor | None,
     label_smoothing: float,

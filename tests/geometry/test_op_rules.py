@@ -384,7 +384,7 @@ def test_norms_over_channels_are_local(norm: Any, monkeypatch: pytest.MonkeyPatc
 
 
 def measured(grid: Grid) -> Grid:
-    """What the probe makes of it: the field it finds is the least that it can be."""
+    """The probe's result: the field it finds is the least that it can be."""
     reason = f"measured, not derived: {grid.field:g} pixels or more"
     return Grid(grid.stride, grid.offset, math.inf, (reason,))
 
@@ -449,50 +449,30 @@ def test_a_branch_that_is_silent_before_training_makes_no_field_too_small() -> N
     assert trained.whole == ("measured, not derived: 15 pixels or more",)
 
 
-def scripted() -> nn.Module:
-    class Halved(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv = nn.Conv2d(4, 4, 4, 4)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.conv(x)  # type: ignore[no-any-return]
-
-    return torch.jit.script(Halved())  # type: ignore[no-any-return]
-
-
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
 def test_a_scripted_module_is_probed() -> None:
-    """Its operations run out of sight."""
     torch.manual_seed(0)
-    inner = scripted()
-
-    class Around(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.stem = nn.Conv2d(3, 4, 3, 2, 1)
-            self.inner = inner
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.inner(self.stem(x)) * 2  # type: ignore[no-any-return]
-
-    (grid,) = trace(Around())
-    assert grid == measured(Grid(8, 3, 9))
+    inner = torch.jit.script(nn.Sequential(nn.Conv2d(4, 4, 4, 4)))
+    around = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), inner, nn.LeakyReLU())
+    assert trace(around) == [measured(Grid(8, 3, 9))]
     whole = torch.jit.script(nn.Sequential(nn.Conv2d(3, 4, 4, 4)))
     assert trace(whole) == [measured(Grid(4, 1.5, 4))]
 
 
 @pytest.mark.parametrize(
-    "operation",
+    ("operation", "rows", "columns"),
     [
-        lambda x: F.avg_pool2d(x, (2, 4)),
-        lambda x: x[:, :, ::2],
-        lambda x: F.pad(x, (1, 0, 0, 0)),
-        lambda x: F.interpolate(x, scale_factor=(2, 1)),
+        (conv(3, stride=(2, 4)), "stride 4 and offset 2", "stride 8 and offset 2"),
+        (conv((3, 5), padding=1), "stride 2 and offset 0", "stride 2 and offset 2"),
+        (lambda x: F.avg_pool2d(x, (2, 4)), "stride 4 and offset 1", "stride 8 and offset 3"),
+        (lambda x: x[:, :, ::2], "stride 4 and offset 0", "stride 2 and offset 0"),
+        (lambda x: F.pad(x, (1, 0, 0, 0)), "stride 2 and offset 0", "stride 2 and offset -2"),
+        (lambda x: F.interpolate(x, scale_factor=(2, 1)), "stride 1 and offset -0.5", "stride 2"),
     ],
 )
-def test_rows_unlike_columns_are_refused(operation: Any) -> None:
-    with pytest.raises(FullconvError, match=r"along the rows, but .* along the columns; they must"):
+def test_rows_unlike_columns_are_refused(operation: Any, rows: str, columns: str) -> None:
+    message = f"{rows} along the rows, but {columns}.* along the columns; they must be equal"
+    with pytest.raises(FullconvError, match=message):
         trace(Net(operation), size=64)
 
 

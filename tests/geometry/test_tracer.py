@@ -16,8 +16,6 @@ IMAGE = SpatialLayout(MAPS, (Axis(), Axis()))
 
 
 class Net(nn.Module):
-    """A function as a network."""
-
     def __init__(self, function: Any) -> None:
         super().__init__()
         self.function = function
@@ -63,7 +61,7 @@ def test_in_place_operations() -> None:
         return [added, assigned, cleared]
 
     added, assigned, cleared = map(layout_of, traced(in_place))
-    assert "Net (global pooling)" in added.whole  # type: ignore[union-attr]
+    assert "Net (global pooling)" in added.whole
     assert assigned == Untracked(frozenset({"Net (assignment)"}))
     assert cleared == IMAGE
 

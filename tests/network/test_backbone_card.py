@@ -36,14 +36,13 @@ def write_card(folder: Path, text: str) -> Path:
 @pytest.fixture
 def weights(tmp_path: Path) -> dict[str, torch.Tensor]:
     """The weights of a small network, saved as w.safetensors; a copy to change and save again."""
-    state = timm.create_model("test_resnet").state_dict()
+    state = dict(timm.create_model("test_resnet").state_dict())
     generator = torch.Generator().manual_seed(5)
-    state = {
-        name: torch.rand(t.shape, generator=generator) if t.is_floating_point() else t
-        for name, t in state.items()
-    }
+    for name, tensor in state.items():
+        if tensor.is_floating_point():
+            state[name] = torch.rand(tensor.shape, generator=generator)
     save_file(state, tmp_path / "w.safetensors")
-    return dict(state)
+    return state
 
 
 def test_reading_a_card_and_storing_it_in_a_model(tmp_path: Path) -> None:
@@ -128,14 +127,8 @@ def test_weights_are_loaded_into_the_pyramid(
     ("change", "message"),
     [
         ({"layer1.0.conv1.weight": None}, r"1 tensor is missing: layer1\.0\.conv1\.weight"),
-        (
-            {"layer9.weight": torch.ones(1)},
-            r"1 tensor is not part of the network: layer9\.weight \(1,\)",
-        ),
-        (
-            {"fc.bias": torch.ones(7)},
-            r"1 tensor has the wrong shape: fc\.bias \(7,\), expected \(1000,\)",
-        ),
+        ({"layer9.weight": torch.ones(1)}, r"1 tensor is not part of the network: layer9\.weight"),
+        ({"fc.bias": torch.ones(7)}, r"1 tensor has the wrong shape: fc\.bias \(7,\), exp.*1000,"),
         (
             {"fc.bias": None, "fc.weight": None, "x": torch.ones(1)},
             r"2 tensors are missing: fc\.weight .*, fc\.bias .*; 1 tensor is not part of .*: x",
@@ -185,7 +178,6 @@ def test_real_cards(shared: Path) -> None:
     assert (card.source, card.name, card.license) == ("timm", "mobilenetv2_100", "Apache-2.0")
     assert card.options == {"pad_type": "same", "bn_eps": 1e-3}
     assert card.mean == card.std == (0.5, 0.5, 0.5)
-    assert card.weights is not None
     saved, loaded = load_file(card.weights), backbone.pyramid.state_dict()
     assert len(loaded) > 200
     for name, tensor in loaded.items():
@@ -197,7 +189,6 @@ def test_real_cards(shared: Path) -> None:
     # The other card lacks layer4, which is initialized.
     path = shared / "weights" / "resnet18_tv_in1k_stages123.toml"
     card, state = read_card(path), build(path, stride=8).pyramid.state_dict()
-    assert card.weights is not None
     saved = load_file(card.weights)
     assert all(torch.equal(tensor, saved[n]) for n, tensor in state.items() if n in saved)
     fresh = [n for n in state if n not in saved and not n.endswith("num_batches_tracked")]

@@ -24,6 +24,9 @@ SWIN = BackboneCard(
 )
 
 
+VIT = BackboneCard("timm", "vit_tiny_patch16_224", {"embed_dim": 24, "num_heads": 1, "depth": 3})
+
+
 class Vgg(nn.Module):
     """Five stages of 3x3 and 2x2 pooling; a list of maps, a dict of them, or class scores."""
 
@@ -80,10 +83,8 @@ def lively(net: FCN, seed: int = 0) -> FCN:
         net.eval()
         features = net.backbone(torch.randn(1, 3, 160, 160, generator=generator))
         for score, feature in zip(net.score.values(), features, strict=True):
-            assert isinstance(score, nn.Conv2d)
             spread = feature.std(dim=(2, 3)).mean() * feature.shape[1] ** 0.5
             score.weight.copy_(torch.randn(score.weight.shape, generator=generator) / spread)
-            assert score.bias is not None
             score.bias.copy_(-score(feature).mean(dim=(0, 2, 3)))
     return net
 
@@ -95,13 +96,14 @@ def random_image(height: int, width: int, seed: int = 1) -> Tensor:
     return noise + 3 * fine + 20 * wide
 
 
-def assert_same(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], many: int = 2) -> None:
+def assert_same(actual: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> None:
     """Labels and scores (N, H, W), (N, K, H, W) of the same places: equal but for ties."""
-    assert one[0].shape == other[0].shape
-    assert one[0].numel() > 500
-    assert len(one[0].unique()) >= many  # else there would be nothing to see
-    differing = one[0] != other[0]
-    best = one[1].topk(2, dim=1).values
+    labels, scores = actual
+    assert labels.shape == expected[0].shape
+    assert labels.numel() > 500
+    assert len(labels.unique()) >= 2  # else there would be nothing to see
+    differing = labels != expected[0]
+    best = scores.topk(2, dim=1).values
     assert bool(((best[:, 0] - best[:, 1])[differing] < 1e-4).all())
     assert differing.float().mean() < 1e-3
 
@@ -130,45 +132,33 @@ def read(net: FCN, image: Tensor) -> tuple[Tensor, Tensor]:
     return scores.labels(), scores.full()
 
 
-@pytest.mark.parametrize("added", [1, 7, 16, 31])
-def test_what_is_added_below_or_right_changes_nothing_far_from_it(net: FCN, added: int) -> None:
+AFTER = [(added, 3) for added in (1, 7, 16, 31)] + [(7, 2), (31, 2)]
+BEFORE = [(32, 2), (96, 2), (32, 3)]
+
+
+@pytest.mark.parametrize(
+    ("start", "added", "axis"),
+    [*((0, *case) for case in AFTER), *((case[0], *case) for case in BEFORE)],
+)
+def test_added_pixels_change_nothing_far_from_them(
+    net: FCN, start: int, added: int, axis: int
+) -> None:
+    """The image begins at the pixel `start` of the larger one."""
     reach = int(net.backbone.grids[-1].field / 2) + 33  # a pixel is read up to 32 px away
-    long = reach + 97  # of no special remainder
-    image = random_image(40, long + added)
-    clear = long - reach
-    labels, full = read(net, image[..., :long])
+    long = reach + (77 if start else 97)  # of no special remainder
+    image = random_image(50 if start else 40, long + added)
+    if axis == 2:
+        image = image.transpose(2, 3).contiguous()
+    labels, full = read(net, image.narrow(axis, start, long))
     more_labels, more_full = read(net, image)
+    begin, count = reach if start else 0, long - reach  # of what is far from the added pixels
     assert_same(
-        (labels[..., :clear], full[..., :clear]), (more_labels[..., :clear], more_full[..., :clear])
+        (labels.narrow(axis - 1, begin, count), full.narrow(axis, begin, count)),
+        (
+            more_labels.narrow(axis - 1, start + begin, count),
+            more_full.narrow(axis, start + begin, count),
+        ),
     )
-    if added in (7, 31):  # and along the rows
-        image = image.transpose(2, 3).contiguous()
-        labels, full = read(net, image[:, :, :long])
-        more_labels, more_full = read(net, image)
-        assert_same(
-            (labels[:, :clear], full[:, :, :clear]),
-            (more_labels[:, :clear], more_full[:, :, :clear]),
-        )
-
-
-@pytest.mark.parametrize("added", [32, 96])
-def test_what_is_added_above_or_left_changes_nothing_far_from_it(net: FCN, added: int) -> None:
-    reach = int(net.backbone.grids[-1].field / 2) + 33
-    long = reach + 77
-    image = random_image(added + long, 50)
-    labels, full = read(net, image[:, :, added:])
-    more_labels, more_full = (x[..., added:, :] for x in read(net, image))
-    assert_same(
-        (labels[:, reach:], full[:, :, reach:]), (more_labels[:, reach:], more_full[:, :, reach:])
-    )
-    if added == 32:
-        image = image.transpose(2, 3).contiguous()
-        labels, full = read(net, image[..., added:])
-        more_labels, more_full = (x[..., added:] for x in read(net, image))
-        assert_same(
-            (labels[..., reach:], full[..., reach:]),
-            (more_labels[..., reach:], more_full[..., reach:]),
-        )
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (33, 2), (64, 96), (65, 97)])
@@ -230,8 +220,7 @@ def test_every_tap_reaches_the_scores() -> None:
     with torch.no_grad():
         before = net(image).values.clone()
         for score in net.score.values():
-            assert isinstance(score, nn.Conv2d)
-            score.bias.data[2] += 1.0  # type: ignore[union-attr]
+            score.bias.data[2] += 1.0
             after = net(image).values
             difference = after - before
             assert difference[:, 2].sub(1).abs().max() < 1e-5  # added, once, everywhere
@@ -259,9 +248,9 @@ def test_the_coarsest_score_starts_small_and_the_skips_at_zero() -> None:
     net = FCN("test_resnet", 6, stride=8)
     weights = {name: score.weight for name, score in net.score.items()}
     assert list(weights) == ["stride8", "stride16", "stride32"]
-    assert weights["stride8"].abs().max() == weights["stride16"].abs().max() == 0  # type: ignore
-    assert 0.005 < weights["stride32"].std() < 0.02  # type: ignore[union-attr,operator]
-    assert all(score.bias.abs().max() == 0 for score in net.score.values())  # type: ignore
+    assert weights["stride8"].abs().max() == weights["stride16"].abs().max() == 0
+    assert 0.005 < weights["stride32"].std() < 0.02
+    assert all(score.bias.abs().max() == 0 for score in net.score.values())
 
 
 @pytest.mark.parametrize(
@@ -277,14 +266,14 @@ def test_learned_upsampling_starts_as_bilinear(source: Any, upsampling: str) -> 
     plain = FCN(source, 3, stride=8).eval()
     learned = FCN(plain.backbone, 3, stride=8, upsampling=upsampling).eval()
     for score in plain.score.values():
-        nn.init.normal_(score.weight, std=0.2)  # type: ignore[arg-type]
+        nn.init.normal_(score.weight, std=0.2)
     learned.score.load_state_dict(plain.score.state_dict())
     for size in ((65, 47), (31, 1)):
         with torch.no_grad():
-            one, other = plain(random_image(*size)), learned(random_image(*size))
-        assert other.grid == (Grid(1, 0) if upsampling == "learned" else one.grid)
-        assert other.full().shape == (1, 3, *size)
-        torch.testing.assert_close(other.full(), one.full(), rtol=0, atol=1e-5)
+            expected, scores = plain(random_image(*size)), learned(random_image(*size))
+        assert scores.grid == (Grid(1, 0) if upsampling == "learned" else expected.grid)
+        assert scores.full().shape == (1, 3, *size)
+        torch.testing.assert_close(scores.full(), expected.full(), rtol=0, atol=1e-5)
 
 
 def test_learned_upsampling_at_stride_32_and_4() -> None:
@@ -294,9 +283,8 @@ def test_learned_upsampling_at_stride_32_and_4() -> None:
         learned.score.load_state_dict(plain.score.state_dict())
         image = random_image(37, 50)
         with torch.no_grad():
-            torch.testing.assert_close(
-                learned(image).full(), plain(image).full(), rtol=0, atol=1e-5
-            )
+            actual, expected = learned(image).full(), plain(image).full()
+        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("returned", ["list", "dict", "scores"])
@@ -309,29 +297,16 @@ def test_modules_of_ones_own_train(returned: str) -> None:
     assert [score.in_channels for score in net.score.values()] == expected
 
 
-def test_a_backbone_with_channels_last() -> None:
-    net = FCN(SWIN, 3, stride=4)
-    scores = net(random_image(50, 70))
-    assert (scores.grid.stride, scores.grid.offset) == (4, 1.5)
-    assert scores.labels().shape == (1, 50, 70)
-
-
-def test_torchvision() -> None:
-    net = FCN("torchvision:mobilenet_v3_small", 3, stride=16)
-    assert net.backbone.card == BackboneCard("torchvision", "mobilenet_v3_small")
-    assert net.eval()(random_image(45, 61)).labels().shape == (1, 45, 61)
-
-
-def test_a_vision_transformer_at_its_one_stride() -> None:
-    vit = BackboneCard(
-        "timm", "vit_tiny_patch16_224", {"embed_dim": 24, "num_heads": 1, "depth": 3}
-    )
-    net = FCN(vit, 3, stride=16).eval()
+@pytest.mark.parametrize(
+    ("source", "stride", "offset"),
+    [(SWIN, 4, 1.5), ("torchvision:mobilenet_v3_small", 16, 0), (VIT, 16, 7.5)],
+    ids=["channels last", "torchvision", "vision transformer"],
+)
+def test_other_backbones(source: Any, stride: int, offset: float) -> None:
+    net = FCN(source, 3, stride=stride).eval()
     scores = net(random_image(45, 61))
-    assert (scores.grid.stride, scores.grid.offset) == (16, 7.5)
+    assert (scores.grid.stride, scores.grid.offset) == (stride, offset)
     assert scores.labels().shape == (1, 45, 61)
-    with pytest.raises(FullconvError, match=r"no feature map at stride 8\. Its strides are: 16\."):
-        FCN(vit, 3, stride=8)
 
 
 def test_scores_stay_single_under_mixed_precision() -> None:
@@ -345,49 +320,33 @@ def test_scores_stay_single_under_mixed_precision() -> None:
     assert (scores.values - exact.values).abs().max() < 0.1 * exact.values.std()
 
 
+POOLED = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
+STRETCHED = {"placement": "stretched"}
+
+
 @pytest.mark.parametrize(
-    ("arguments", "options", "message", "hint"),
+    ("backbone", "options", "message", "hint"),
     [
-        (("resnet18", 0), {}, "num_classes is 0; it must be 1 or more", ""),
+        ("resnet18", {"num_classes": 0}, "num_classes is 0; it must be 1 or more", "=21"),
+        ("resnet18", {"upsampling": "cubic"}, "unknown upsampling 'cubic'; choose", "bilinear"),
+        ("resnet18", {"stride": 2}, "at stride 2. Its strides are: 4, 8, 16, 32.", "--stride 4"),
+        ("resnet18", {"border": "mirror"}, "unknown border 'mirror'; choose", "replicate"),
+        ("resnet18", {"placement": "left"}, "unknown placement 'left'; choose", "exact"),
         (
-            ("resnet18", 2),
-            {"upsampling": "cubic"},
-            "unknown upsampling 'cubic'; choose from bilinear",
-            "bilinear",
+            "test_resnet",
+            {**STRETCHED, "upsampling": "learned"},
+            "factor of stretched scores",
+            "half",
         ),
-        (
-            ("resnet18", 2),
-            {"stride": 2},
-            "at stride 2. Its strides are: 4, 8, 16, 32.",
-            "--stride 4",
-        ),
-        (("resnet18", 2), {"border": "mirror"}, "unknown border 'mirror'; choose", "replicate"),
-        (("resnet18", 2), {"placement": "left"}, "unknown placement 'left'; choose", "exact"),
-        (
-            ("test_resnet", 2),
-            {"placement": "stretched", "upsampling": "learned"},
-            "factor of stretched scores depends",
-            "half_pixel",
-        ),
-        (
-            (build("test_resnet", stride=8), 2),
-            {"placement": "stretched"},
-            "built with placement 'exact', not 'stretched'",
-            'placement="stretched"',
-        ),
-        (("resnet1848", 2), {}, "timm has no network 'resnet1848'", "--backbone resnet18"),
-        (("nowhere.toml", 2), {}, "no backbone card at nowhere.toml", ""),
-        (
-            (nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2)), 2),
-            {},
-            "Sequential has no layer at stride 4, 8, 16 or 32: ",
-            "return [x8, x16, x32]",
-        ),
+        (build("test_resnet", stride=8), STRETCHED, "'exact', not 'stretched'", 'ent="stretched"'),
+        ("resnet1848", {}, "timm has no network 'resnet1848'", "--backbone resnet18"),
+        ("nowhere.toml", {}, "no backbone card at nowhere.toml", "ls"),
+        (POOLED, {}, "Sequential has no layer at stride 4, 8, 16 or 32: ", "return [x8, x16, x32]"),
     ],
 )
-def test_errors_read_well(arguments: Any, options: Any, message: str, hint: str) -> None:
+def test_errors_read_well(backbone: Any, options: Any, message: str, hint: str) -> None:
     with pytest.raises(FullconvError) as caught:
-        FCN(*arguments, **options)
+        FCN(backbone, **{"num_classes": 2, **options})
     assert message in caught.value.message
     assert hint in caught.value.hint
 
@@ -396,28 +355,14 @@ def test_it_can_be_the_network_that_courses_build() -> None:
     """Equal scores, gradients and first step, on an image of multiples of 32."""
     torch.manual_seed(3)
     theirs = Taught(21).eval()
-    assert theirs.upsampling.bias is not None
     theirs.upsampling.bias.requires_grad_(False).zero_()  # zero, and ours has none
-    ours = FCN(
-        "torchvision:resnet18",
-        21,
-        stride=32,
-        upsampling="learned",
-        placement="half_pixel",
-        border="zeros",
-    ).eval()
-    trunk = dict(
-        zip(
-            ["conv1", "bn1", "", "", "layer1", "layer2", "layer3", "layer4"],
-            theirs.trunk,
-            strict=True,
-        )
-    )
-    for name, module in trunk.items():
+    options = {"upsampling": "learned", "placement": "half_pixel", "border": "zeros"}
+    ours = FCN("torchvision:resnet18", 21, stride=32, **options).eval()
+    names = ["conv1", "bn1", "", "", "layer1", "layer2", "layer3", "layer4"]
+    for name, module in zip(names, theirs.trunk, strict=True):
         if name:
             ours.backbone.pyramid.get_submodule(name).load_state_dict(module.state_dict())
     ours.score["stride32"].load_state_dict(theirs.scores.state_dict())
-    assert ours.final_upsampling is not None
     torch.testing.assert_close(
         ours.final_upsampling.weight, theirs.upsampling.weight, rtol=0, atol=1e-7
     )
@@ -428,13 +373,13 @@ def test_it_can_be_the_network_that_courses_build() -> None:
     torch.testing.assert_close(scores.full(), reference_result, rtol=0, atol=1e-5 * scale)
     scores.loss(target).backward()
     nn.functional.cross_entropy(reference_result, target).backward()
-    for one, other in (
+    for weight, expected in (
         (ours.final_upsampling.weight, theirs.upsampling.weight),
         (ours.score["stride32"].weight, theirs.scores.weight),
         (ours.backbone.pyramid.get_submodule("conv1").weight, theirs.trunk[0].weight),
     ):
-        assert one.grad is not None
-        torch.testing.assert_close(one.grad, other.grad, rtol=1e-3, atol=1e-6)
+        assert weight.grad is not None
+        torch.testing.assert_close(weight.grad, expected.grad, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -444,16 +389,8 @@ def test_zeros_outside_and_half_pixels_are_plain_transposed_convolutions(
     stride: int, upsampling: str
 ) -> None:
     """Kernel 2 s, padding s / 2, as in the textbooks: from stride to stride, then to the pixels."""
-    net = lively(
-        FCN(
-            "test_resnet",
-            4,
-            stride=stride,
-            upsampling=upsampling,
-            placement="half_pixel",
-            border="zeros",
-        )
-    )
+    options = {"upsampling": upsampling, "placement": "half_pixel", "border": "zeros"}
+    net = lively(FCN("test_resnet", 4, stride=stride, **options))
     image = random_image(64, 96)
     with torch.no_grad():
         features = net.backbone(image)
@@ -463,7 +400,6 @@ def test_zeros_outside_and_half_pixels_are_plain_transposed_convolutions(
             score = net.score[f"stride{step}"](feature)
             total = score if total is None else score + textbook(total, coarse // step)
             coarse = step
-        assert total is not None
         torch.testing.assert_close(
             net(image).full(), textbook(total, stride), rtol=0, atol=1e-5 * float(total.abs().max())
         )
@@ -491,16 +427,13 @@ def test_stretched_scores_are_those_of_interpolate(stride: int) -> None:
                     shape = actual.shape[2:]
                     actual = actual + nn.functional.interpolate(total, shape, mode="bilinear")
                 total = actual
-            assert total is not None
-            scores, reference_result = (
-                net(image),
-                nn.functional.interpolate(total, size, mode="bilinear"),
-            )
-        atol = 1e-5 * float(reference_result.abs().max())
-        torch.testing.assert_close(scores.full(), reference_result, rtol=0, atol=atol)
-        best = reference_result.topk(2, dim=1).values
+            scores = net(image)
+        expected = nn.functional.interpolate(total, size, mode="bilinear")
+        atol = 1e-5 * float(expected.abs().max())
+        torch.testing.assert_close(scores.full(), expected, rtol=0, atol=atol)
+        best = expected.topk(2, dim=1).values
         clear = best[:, 0] - best[:, 1] > 10 * atol
-        assert (scores.labels() == reference_result.argmax(1))[clear].all()
+        assert (scores.labels() == expected.argmax(1))[clear].all()
 
 
 def test_stretched_scores_of_networks_that_must_pad() -> None:

@@ -16,14 +16,11 @@ def lived_in(network: nn.Module) -> nn.Module:
     generator = torch.Generator().manual_seed(0)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
-            for tensor, low, high in (
-                (module.weight, 0.5, 1.5),
-                (module.bias, -1, 1),
-                (module.running_mean, -0.5, 0.5),
-                (module.running_var, 0.5, 2),
-            ):
-                if tensor is not None:
-                    tensor.data.uniform_(low, high, generator=generator)
+            ranges = {"weight": (0.5, 1.5), "bias": (-1, 1)}
+            ranges |= {"running_mean": (-0.5, 0.5), "running_var": (0.5, 2)}
+            for name, (low, high) in ranges.items():
+                if getattr(module, name) is not None:
+                    getattr(module, name).data.uniform_(low, high, generator=generator)
     return network.eval()
 
 
@@ -58,8 +55,7 @@ def test_the_same_function_with_fewer_layers(name: str, count: int) -> None:
 class Own(nn.Module):
     """Norms that go, one of them with two names behind a convolution whose weight is another's too;
     and norms that must stay: of a sum, of an output that others read, of a layer that runs twice,
-    one that uses the statistics of the
-    image at hand, and one behind a weight that is computed."""
+    one that uses the statistics of the image, and one behind a weight that is computed."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -7,6 +7,7 @@ cells.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,10 +20,5 @@ __all__ = ["Grid", "probe", "trace"]
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'fullconv.geometry' has no attribute {name!r}")
-    if name == "Grid":
-        from fullconv.geometry.grid import Grid
-
-        return Grid
-    from fullconv.geometry import trace_network  # imports torch
-
-    return getattr(trace_network, name)
+    module = "grid" if name == "Grid" else "trace_network"  # which imports torch
+    return getattr(import_module(f"fullconv.geometry.{module}"), name)

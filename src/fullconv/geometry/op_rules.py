@@ -7,7 +7,7 @@ the positions. So does an operation that no table lists, because a guess could b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,21 +28,14 @@ from fullconv.geometry.positions import (
 
 @dataclass
 class Call:
-    """One call of an operation.
-
-    Args:
-        args, kwargs, output: of the function.
-        states: the inputs that depend on the image, with their states before the call.
-        shapes: of all input tensors before the call, by id.
-        name: maps a kind of operation to "the running module (kind)".
-    """
+    """One call of an operation."""
 
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     output: Any
-    states: list[tuple[Tensor, State]]
-    shapes: dict[int, tuple[int, ...]]
-    name: Callable[[str], str]
+    states: list[tuple[Tensor, State]]  # the inputs that depend on the image, before the call
+    shapes: dict[int, tuple[int, ...]]  # of all input tensors before the call, by id
+    name: Callable[[str], str]  # maps a kind of operation to "the running module (kind)"
 
     def argument(self, position: int, name: str, default: Any = None) -> Any:
         """Return an argument that was passed by position or by keyword."""
@@ -54,16 +47,13 @@ class Call:
         return self.shapes[id(self.states[0][0])]
 
     def untracked(self, kind: str) -> Untracked:
-        """Return the state of an output whose positions are lost.
-
-        Positions that were lost before keep their first reason; attention is always named.
-        """
+        """Return the state of an output whose positions are lost. Positions that were lost before
+        keep their first reason; attention is always named."""
         reasons: set[str] = set()
         for _, state in self.states:
-            if isinstance(state, SpatialLayout):
-                reasons |= state.whole | {self.name(kind)}
-            else:
-                reasons |= state.reasons | ({self.name(kind)} if kind == "attention" else set())
+            reasons |= state.whole if isinstance(state, SpatialLayout) else state.reasons
+            if kind == "attention" or isinstance(state, SpatialLayout):
+                reasons.add(self.name(kind))
         return Untracked(frozenset(reasons))
 
     def merged(self) -> State:
@@ -77,7 +67,6 @@ Rule = Callable[[Call, SpatialLayout], State]
 
 
 def apply_rule(op: str, call: Call) -> State:
-    """Return the state of an operation's output."""
     first = call.states[0][1]
     if op in ELEMENTWISE:
         return call.merged()
@@ -201,7 +190,7 @@ def _reduction(call: Call, layout: SpatialLayout) -> State:
         return call.untracked("global pooling")
     if iter_tensors(call.output)[0].ndim == rank:
         return layout
-    return replace(layout, dims=tuple(d for i, d in enumerate(layout.dims) if i not in reduced))
+    return _without(layout, reduced)
 
 
 def _along_channels(kind: str, position: int = 1, default: int = -1) -> Rule:
@@ -238,8 +227,8 @@ def _concatenation(call: Call) -> State:
     tokens, last = result.dims[dim], iter_tensors(call.args)[-1]
     if isinstance(tokens, Tokens) and len(inputs) == 1 and layout_of(last) is not None:
         dims = list(result.dims)
-        more = tokens.prefix + output.shape[dim] - last.shape[dim]
-        dims[dim] = replace(tokens, prefix=more)
+        prefix = tokens.prefix + output.shape[dim] - last.shape[dim]
+        dims[dim] = replace(tokens, prefix=prefix)
         return replace(result, dims=tuple(dims))
     return call.untracked("concatenation along the image")
 
@@ -261,6 +250,10 @@ def _expansion(call: Call, layout: SpatialLayout) -> State:
     if any(tag and old != new for tag, old, new in zip(dims, before, shape, strict=True)):
         return call.untracked("copies of the image")
     return replace(layout, dims=dims)
+
+
+def _without(layout: SpatialLayout, removed: Collection[int]) -> SpatialLayout:
+    return replace(layout, dims=tuple(d for i, d in enumerate(layout.dims) if i not in removed))
 
 
 def _permutation(call: Call, layout: SpatialLayout) -> State:
@@ -290,8 +283,7 @@ def _splitting(call: Call, layout: SpatialLayout) -> State:
     dim = call.argument(1 if removed else 2, "dim", 0) % len(call.shape)
     if layout.dims[dim] is not None:
         return call.untracked("slices of the image")
-    dims = tuple(d for i, d in enumerate(layout.dims) if not (removed and i == dim))
-    return replace(layout, dims=dims)
+    return _without(layout, [dim]) if removed else layout
 
 
 def _index(call: Call, layout: SpatialLayout) -> State:
@@ -343,7 +335,7 @@ def _squeezing(call: Call, layout: SpatialLayout) -> State:
     reduced = [d for d, n in enumerate(shape) if n == 1] if dim is None else [dim % len(shape)]
     if any(layout.dims[d] for d in reduced):
         return call.untracked("one row of the image")
-    return replace(layout, dims=tuple(d for i, d in enumerate(layout.dims) if i not in reduced))
+    return _without(layout, reduced)
 
 
 RULES: dict[str, Rule] = {

@@ -54,10 +54,6 @@ class Axis:
         step = self.stride * cells
         return replace(self, offset=self.offset + step, low=self.low + step, high=self.high + step)
 
-    def subsampled(self, step: int) -> Axis:
-        """Return the axis of every `step`-th cell."""
-        return replace(self, stride=self.stride * step)
-
     def upsampled(self, factor: float, *, smooth: bool = False) -> Axis:
         """Return the axis after nearest or bilinear (`smooth`) upsampling or a pixel shuffle."""
         fine = self.stride / factor
@@ -66,18 +62,13 @@ class Axis:
             uneven = fine / 2 * (factor % 2)
             before, after = 1.5 * self.stride - fine - uneven, self.stride / 2 - uneven
         return Axis(
-            fine,
-            self.offset - (self.stride - fine) / 2,
-            self.low - before,
-            self.high + after,
+            fine, self.offset - (self.stride - fine) / 2, self.low - before, self.high + after
         )
 
     def merge(self, *others: Axis) -> Axis:
-        """Return the axis of cells that see what the cells of all axes see.
-
-        The path with the narrowest view sets the position (the identity of a residual block, not
-        its branch); equally narrow ones meet in the middle.
-        """
+        """Return the axis of cells that see what the cells of all axes see. The path with the
+        narrowest view sets the position (the identity of a residual block, not its branch); equally
+        narrow ones meet in the middle."""
         paths = (self, *others)
         narrowest = min(path.high - path.low for path in paths)
         offsets = [path.offset for path in paths if path.high - path.low == narrowest]
@@ -97,18 +88,10 @@ Step = tuple[int, int]
 
 @dataclass(frozen=True)
 class Tokens:
-    """A tensor dimension that runs over rows and columns together.
+    """A tensor dimension that runs over rows and columns together."""
 
-    Args:
-        parts: the steps and sizes that were flattened into it, outermost first.
-        prefix: entries of another kind before them (class tokens).
-
-    >>> Tokens((((0, 1), 14), ((1, 1), 14)), prefix=1).prefix
-    1
-    """
-
-    parts: tuple[tuple[Step, int], ...]
-    prefix: int = 0
+    parts: tuple[tuple[Step, int], ...]  # the steps and sizes flattened into it, outermost first
+    prefix: int = 0  # entries of another kind before them (class tokens)
 
 
 Dim = Step | Tokens
@@ -116,20 +99,11 @@ Dim = Step | Tokens
 
 @dataclass(frozen=True)
 class SpatialLayout:
-    """The layout of a tensor that runs along the image.
+    """The layout of a tensor that runs along the image."""
 
-    Args:
-        dims: a tag per tensor dimension; None if the dimension does not run along the image.
-        axes: of the rows and of the columns.
-        whole: the operations so far that saw the whole image.
-
-    >>> SpatialLayout((None, None, (0, 1), (1, 1)), (Axis(8, 3.5), Axis(8, 3.5))).axes[0].stride
-    8
-    """
-
-    dims: tuple[Dim | None, ...]
-    axes: tuple[Axis, Axis]
-    whole: frozenset[str] = frozenset()
+    dims: tuple[Dim | None, ...]  # of each dimension; None if it does not run along the image
+    axes: tuple[Axis, Axis]  # of the rows and of the columns
+    whole: frozenset[str] = frozenset()  # the operations so far that saw the whole image
 
     def absorb(self, phases: list[tuple[Step, int]]) -> SpatialLayout | None:
         """Return the layout after phases (tag, size) became channels, so that their cells are seen
@@ -148,24 +122,18 @@ class SpatialLayout:
         for axis in (0, 1):
             tagged = [(i, d) for i, d in enumerate(dims) if isinstance(d, tuple) and d[0] == axis]
             flattened = any(isinstance(d, Tokens) for d in dims)
-            if len(tagged) == 1 and not flattened and tagged[0][1][1] != 1:
-                axes[axis] = axes[axis].subsampled(tagged[0][1][1])
-                dims[tagged[0][0]] = (axis, 1)
+            if len(tagged) == 1 and not flattened:
+                ((i, (_, step)),) = tagged
+                axes[axis] = replace(axes[axis], stride=axes[axis].stride * step)
+                dims[i] = (axis, 1)
         return SpatialLayout(tuple(dims), (axes[0], axes[1]), self.whole)
 
 
 @dataclass(frozen=True)
 class Untracked:
-    """The state of a tensor that depends on the image at no known position.
+    """The state of a tensor that depends on the image at no known position."""
 
-    Args:
-        reasons: the operations that lost the positions.
-
-    >>> sorted(Untracked(frozenset({"global pooling"})).reasons)
-    ['global pooling']
-    """
-
-    reasons: frozenset[str] = frozenset()
+    reasons: frozenset[str] = frozenset()  # the operations that lost the positions
 
 
 State = SpatialLayout | Untracked
@@ -177,13 +145,9 @@ def layout_of(tensor: Any) -> State | None:
 
 
 def merge_layouts(states: list[tuple[State, int]], ndim: int, mismatch: str) -> State:
-    """Return the state after an element-wise operation on several tensors.
-
-    Args:
-        states: of each tensor, with its number of dimensions.
-        ndim: number of dimensions after broadcasting.
-        mismatch: the operation's name, for the case that the cells do not match.
-    """
+    """Return the state after an element-wise operation on several tensors: their states, each with
+    its number of dimensions, broadcast to `ndim`. `mismatch` names the operation for the case that
+    their cells do not match."""
     layouts: list[SpatialLayout] = []
     whole: frozenset[str] = frozenset()
     for state, rank in states:
@@ -246,11 +210,8 @@ def reshape_layout(
     return result.simplified() if result else None
 
 
-def _combine(
-    taken: list[tuple[Step | None, int]],
-) -> tuple[Dim | None, list[tuple[Step, int]]]:
-    """Return the tag of several dimensions (outermost first) viewed as one, and the phases that
-    become channels."""
+def _combine(taken: list[tuple[Step | None, int]]) -> tuple[Dim | None, list[tuple[Step, int]]]:
+    """Return the tag of dimensions (outermost first) viewed as one, and the phases in them."""
     parts: list[tuple[Step, int]] = []
     for tag, size in taken:
         if tag is None:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -68,28 +68,19 @@ def trace(network: str | nn.Module, *, size: int | tuple[int, int] | None = None
 
 
 def feature_maps(output: Any) -> list[Tensor]:
-    """Return the feature maps (N, C, h, w) in a network's output, in order.
-
-    Raises:
-        FullconvError: the output is anything else.
-    """
+    """Return the feature maps (N, C, h, w) in a network's output; anything else is an error."""
+    maps = []
     if isinstance(output, Tensor):
         maps = [output]
-    elif isinstance(output, dict):
-        maps = list(output.values())
-    elif isinstance(output, (list, tuple)):
-        maps = list(output)
-    else:
-        maps = []
+    elif isinstance(output, (dict, list, tuple)):
+        maps = list(output.values() if isinstance(output, dict) else output)
     if not maps or any(not isinstance(m, Tensor) or m.ndim != 4 for m in maps):
         kinds = [tuple(m.shape) if isinstance(m, Tensor) else type(m).__name__ for m in maps]
-        raise FullconvError(
-            msg(
-                "expected feature maps (N, C, h, w), found {output}.",
-                output=kinds or type(output).__name__,
-            ),
-            _RETURN_MAPS,
+        message = msg(
+            "expected feature maps (N, C, h, w), found {output}.",
+            output=kinds or type(output).__name__,
         )
+        raise FullconvError(message, _RETURN_MAPS)
     return maps
 
 
@@ -103,6 +94,18 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for child, mode in modes.items():
             child.training = mode
+
+
+@contextmanager
+def forward_hooks(module: nn.Module, make: Callable[[str], Any]) -> Iterator[None]:
+    """Hook `make(name)` to every submodule temporarily."""
+    children = [(name, child) for name, child in module.named_modules() if name]
+    handles = [child.register_forward_hook(make(name)) for name, child in children]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def run_on_meta(module: nn.Module, image: Tensor) -> Any:
@@ -122,8 +125,7 @@ def run_on_meta(module: nn.Module, image: Tensor) -> Any:
 
 
 def run_on_device(module: nn.Module, image: Tensor) -> Any:
-    """Return the module's output for a zero image on its own device, for networks that create
-    tensors there."""
+    """Return the module's output for zeros on its own device, if it creates tensors there."""
     like = next(module.parameters(), torch.zeros(()))
     zeros = torch.zeros(image.shape, device=like.device, dtype=like.dtype)
     set_layout(zeros, layout_of(image))
@@ -134,18 +136,13 @@ def run_on_device(module: nn.Module, image: Tensor) -> Any:
 def probe(
     module: nn.Module, *, tap: int = 0, size: tuple[int, int] | None = None, cells: int = 3
 ) -> Grid:
-    """Measure the grid of one feature map by where the gradient of its cells falls.
+    """Measure the grid of feature map `tap` of a module by where the gradient of its cells falls.
 
     Slower than `trace`, but independent of the operations inside. If cells see a part of the image,
     its middle is the center; otherwise the center of mass of the gradient is, which is coarse. The
     field is always `math.inf`, because a branch may be silent for these weights and this image;
-    `whole` reports what was measured.
-
-    Args:
-        module: maps (N, 3, H, W) to feature maps.
-        tap: index of the feature map.
-        size: of the random image (H, W), in pixels.
-        cells: number of cells around the middle to measure, per axis.
+    `whole` reports what was measured. Default: 3 cells in the middle of a random image of 257 x 257
+    pixels; `size` is its (H, W).
 
     Raises:
         FullconvError: the gradient is zero everywhere.
@@ -184,30 +181,24 @@ def probe(
             inside = inside and pixels[0] > 0 and pixels[-1] < height - 1
             field = max(field, pixels[-1] - pixels[0] + 1)
     if not centers:
-        raise FullconvError(
-            msg(
-                "feature map {index} does not depend on the image: its gradient is zero "
-                "everywhere.",
-                index=tap,
-            ),
-            _RETURN_MAPS,
+        message = msg(
+            "feature map {index} does not depend on the image: its gradient is zero everywhere.",
+            index=tap,
         )
+        raise FullconvError(message, _RETURN_MAPS)
+    offset = round(2 * statistics.median(centers)) / 2
     if inside:
         first, last = min(firsts), max(lasts)
-        return Grid(stride, (first + last) / 2, math.inf, _measured(last - first + 1))
-    offset = round(2 * statistics.median(centers)) / 2
-    if field > height - stride:  # no cell may see the rows at the border
-        return Grid(stride, offset, math.inf, ("probed: sees the whole image",))
-    return Grid(stride, offset, math.inf, _measured(field))
-
-
-def _measured(field: float) -> tuple[str]:
-    return (f"measured, not derived: {field:g} pixels or more",)
+        offset, field = (first + last) / 2, last - first + 1
+    measured = f"measured, not derived: {field:g} pixels or more"
+    if not inside and field > height - stride:  # no cell may see the rows at the border
+        measured = "probed: sees the whole image"
+    return Grid(stride, offset, math.inf, (measured,))
 
 
 def _measure_stride(module: nn.Module, tap: int, image: Tensor, rows: int) -> float:
-    """Return the number of additional pixels per additional row of cells. If the network takes no
-    other size, return the ratio of the sizes (257 pixels and 9 rows of stride 32 give 28.6)."""
+    """Return the additional pixels per additional row of cells. If the network takes no other size,
+    return the ratio of the sizes (257 pixels and 9 rows of stride 32 give 28.6)."""
     height, more = image.shape[2], 256
     taller = image.new_zeros(1, 3, height + more, image.shape[3])
     try:
@@ -224,10 +215,8 @@ def _timm_pyramid(name: str) -> nn.Module:
     try:
         return timm.create_model(name, features_only=True, pretrained=False)
     except (RuntimeError, AssertionError, ValueError) as error:
-        raise FullconvError(
-            msg("timm has no feature pyramid of {name!r}: {error}", name=name, error=error),
-            "timm.list_models()",
-        ) from None
+        message = msg("timm has no feature pyramid of {name!r}: {error}", name=name, error=error)
+        raise FullconvError(message, "timm.list_models()") from None
 
 
 def _run_at_first_size(
@@ -244,15 +233,16 @@ def _run_at_first_size(
                 problem = problem or error
                 continue
             return [layout_of(m) for m in maps], shape
-    raise FullconvError(
-        msg(
-            "{name} does not run on an image of {size} pixels: {error}",
-            name=type(module).__name__,
-            size=sizes[0],
-            error=problem,
-        ),
-        msg("fullconv.geometry.trace(module, size=(224, 224))   # or another size that it accepts"),
+    message = msg(
+        "{name} does not run on an image of {size} pixels: {error}",
+        name=type(module).__name__,
+        size=sizes[0],
+        error=problem,
     )
+    hint = msg(
+        "fullconv.geometry.trace(module, size=(224, 224))   # or another size that it accepts"
+    )
+    raise FullconvError(message, hint)
 
 
 def _as_grid(layout: SpatialLayout, name: str) -> Grid | None:
@@ -280,8 +270,7 @@ def _as_grid(layout: SpatialLayout, name: str) -> Grid | None:
 
 
 def module_grids(module: nn.Module) -> list[tuple[str, Grid]]:
-    """Return the name and grid of every submodule whose output is a feature map, in running
-    order."""
+    """Return the name and grid of every submodule that returns a feature map, in running order."""
     layouts: list[tuple[str, SpatialLayout]] = []
 
     def run(module: nn.Module, image: Tensor) -> Any:
@@ -293,32 +282,19 @@ def module_grids(module: nn.Module) -> list[tuple[str, Grid]]:
 
             return hook
 
-        handles = [
-            child.register_forward_hook(record(name))
-            for name, child in module.named_modules()
-            if name
-        ]
-        try:
+        with forward_hooks(module, record):
             return run_on_meta(module, image)
-        finally:
-            for handle in handles:
-                handle.remove()
 
     try:
         run_traced(module, (CANONICAL_SIZE, CANONICAL_SIZE), run)
     except (RuntimeError, ValueError, TypeError) as error:
         if not layouts:
-            raise FullconvError(
-                msg(
-                    "{name} does not run on an image: {error}",
-                    name=type(module).__name__,
-                    error=error,
-                ),
-                msg(
-                    "module(torch.zeros(1, 3, {size}, {size}))   # must run",
-                    size=CANONICAL_SIZE,
-                ),
-            ) from error
+            kind = type(module).__name__
+            message = msg("{name} does not run on an image: {error}", name=kind, error=error)
+            hint = msg(
+                "module(torch.zeros(1, 3, {size}, {size}))   # must run", size=CANONICAL_SIZE
+            )
+            raise FullconvError(message, hint) from error
     grids = []
     for name, layout in layouts:
         # Between two factorized convolutions rows and columns differ: not a usable feature map.

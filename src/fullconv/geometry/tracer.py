@@ -21,10 +21,8 @@ from fullconv.geometry.positions import Axis, SpatialLayout, State, Untracked, l
 def run_traced(
     module: nn.Module, size: tuple[int, int], run: Callable[[nn.Module, Tensor], Any]
 ) -> Any:
-    """Return `run(module, image)` for a traced image (1, 3, H, W) on the meta device.
-
-    The tensors that come out carry their state; read it with `layout_of`.
-    """
+    """Return `run(module, image)` for a traced image (1, 3, H, W) on the meta device. The tensors
+    that come out carry their state; read it with `layout_of`."""
     image = torch.empty(1, 3, *size, device="meta")
     set_layout(image, SpatialLayout((None, None, (0, 1), (1, 1)), (Axis(), Axis())))
     mode = _TracingMode()
@@ -33,7 +31,6 @@ def run_traced(
 
 
 def set_layout(tensor: Tensor, state: State | None) -> None:
-    """Set the state that `layout_of` returns."""
     tensor.spatial_layout = state  # type: ignore[attr-defined]
 
 

@@ -4,26 +4,21 @@ A timm name gives timm's own feature pyramid. A torchvision classifier, or a use
 in class scores, is cut behind the last layer of each stride. A module that returns feature maps is
 used as it is.
 
-Images of any size are padded to fit the grid. Each axis is padded below (right) to the smallest
-size at which no pixel is more than half a stride outside the outermost cell centers. Networks
-without padding of their own are also padded above (left), by multiples of the coarsest stride.
-
-- If padding depends on the size (TensorFlow's SAME), the size is made one more than a multiple of
-  the coarsest stride. Every level is odd then, SAME padding is symmetric, and the offset is the
-  same for every image.
-- If a network accepts only multiples (Swin, ViT), the size is made a multiple.
+Each axis is padded below (right) to the smallest size at which no pixel is more than half a stride
+outside the outermost cell centers. Networks without padding of their own are also padded above
+(left), by multiples of the coarsest stride. If padding depends on the size (TensorFlow's SAME), the
+size is made one more than a multiple of the coarsest stride: every level is odd then, SAME padding
+is symmetric, and the offset is the same for every image. If a network accepts only multiples (Swin,
+ViT), the size is made a multiple.
 """
 
 from __future__ import annotations
 
-import logging
 import math
-import socket
-import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import torch
 import torch.nn.functional as F
@@ -42,8 +37,13 @@ from fullconv.geometry.trace_network import (
     trace,
 )
 from fullconv.network.backbone_card import BackboneCard, read_card, unreachable_weights_error
+from fullconv.network.classifiers import (
+    go_offline_without_network,
+    require_timm_model,
+    timm_classifier,
+    torchvision_classifier,
+)
 from fullconv.network.paper import nets, torchvision_fcn
-from fullconv.network.paper.weight_files import load_card_weights
 
 STRIDES = (4, 8, 16, 32)
 PLACEMENTS = ("exact", "half_pixel", "stretched")
@@ -54,7 +54,7 @@ ANY_SIZE: tuple[dict[str, Any], ...] = (
     {"dynamic_img_size": True, "dynamic_img_pad": True},
 )
 _RETURN_MAPS = msg("return [x8, x16, x32] from the module's forward")
-_NO_OPTIONS = msg("options = {{}}   # in the card")
+_NO_POSITIONS = msg("--backbone resnet18   # or another network without fixed position embeddings")
 
 
 class MissingStrideError(FullconvError):
@@ -67,20 +67,12 @@ class Backbone(nn.Module):
     Args:
         pyramid: maps (N, 3, H, W) to feature maps.
         taps: indices of the feature maps to use, finest first.
-        grids: the grid of each tap.
+        grids: the grid of each tap. The attribute `grids` is in pixels of the unpadded image
+            ("stretched": of multiples of the stride), and `traced_grids` in pixels of the padded.
         card: the origin of the network.
         placement: "exact" (`grids`, as traced), "half_pixel" (every cell in the middle of its
             stride x stride pixels), or "stretched" (the cells of each axis spread evenly over its
             pixels, as `F.interpolate(align_corners=False)` does).
-
-    Attributes:
-        channels: C of each tap.
-        in_channels: of the images, 3; more if `fullconv.network.multi_input` added some.
-        grids: of each tap, in pixels of the unpadded image ("stretched": of multiples of the
-            stride).
-        traced_grids: the true positions, in pixels of the padded image.
-        size_phase: sizes are padded to this remainder modulo the coarsest stride, because padding
-            depends on the size (1) or the network accepts only multiples (0); None: any size.
 
     >>> backbone = build("resnet18", stride=16)
     >>> [feature.shape for feature in backbone(torch.zeros(1, 3, 64, 96))]
@@ -99,40 +91,36 @@ class Backbone(nn.Module):
         self.pyramid = pyramid
         self.taps = tuple(taps)
         self.card = card
-        self.in_channels = 3
+        self.in_channels = 3  # `fullconv.network.multi_input` may add some
         self.traced_grids = tuple(grids)
         self.coarsest_stride = int(grids[-1].stride)
+        # Sizes are padded to this remainder modulo the coarsest stride, because the network accepts
+        # only multiples (0) or its padding depends on the size (1). None: any size.
         self.size_phase: int | None = None
         self._start = CANONICAL_SIZE
         self._shape_cache: dict[int, list[tuple[int, ...]]] = {}  # during construction
         if not _runs(pyramid, CANONICAL_SIZE):
             self.size_phase, self._start = 0, CANONICAL_SIZE - 1
-        elif _offsets(pyramid, CANONICAL_SIZE - 1, taps) != [grid.offset for grid in grids]:
+        elif not _same_offsets(pyramid, taps, grids):
             self.size_phase = 1
         self.placement = placement
         if placement != "exact":
-            grids = [Grid(g.stride, (g.stride - 1) / 2, g.field, g.whole) for g in grids]
-
+            grids = [replace(g, offset=(g.stride - 1) / 2) for g in grids]
         # timm's Swin and similar networks return (N, h, w, C): with a wider image, the last
         # dimension stays the same.
         shapes = self._shapes(self._start)
         wider = self._shapes(self._start + self.coarsest_stride)
         self.channels_last = tuple(a[-1] == b[-1] for a, b in zip(shapes, wider, strict=True))
-        self.channels = tuple(
-            shape[-1] if last else shape[1]
-            for shape, last in zip(shapes, self.channels_last, strict=True)
-        )
+        dims = (-1 if last else 1 for last in self.channels_last)
+        self.channels = tuple(shape[dim] for shape, dim in zip(shapes, dims, strict=True))
         reach = max(grid.offset - grid.stride / 2 for grid in grids)
         self.pad_before = max(0, math.ceil(reach / self.coarsest_stride)) * self.coarsest_stride
-        self.grids = tuple(
-            Grid(g.stride, g.offset - self.pad_before, g.field, g.whole) for g in grids
-        )
+        self.grids = tuple(replace(g, offset=g.offset - self.pad_before) for g in grids)
         self._growth = tuple(self._measure_growth(tap) for tap in range(len(self.taps)))
         del self._shape_cache
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Return one feature map (N, C, h, w) per tap, finest first, of images (N, 3, H, W) of any
-        size from 1 x 1 up."""
+        """Return one feature map (N, C, h, w) per tap, finest first, of images (N, 3, H, W)."""
         return self.features(self.pad(images))
 
     def pad(self, images: Tensor) -> Tensor:
@@ -151,11 +139,7 @@ class Backbone(nn.Module):
         ]
 
     def pad_after(self, pixels: int) -> int:
-        """Return the number of pixels to add below (right of) an image.
-
-        Args:
-            pixels: height (width) of the image.
-        """
+        """Return the number of pixels to add below (right of) an image of this height (width)."""
         # Only whole numbers from 0 up, because ONNX divides negative ones differently, and no
         # branch, because it is exported for any size.
         size: Any = pixels + self.pad_before
@@ -189,26 +173,20 @@ class Backbone(nn.Module):
         return start - stride * (self._count(tap, start) - 1), stride
 
     def _count(self, tap: int, size: int) -> int:
-        shape = self._shapes(size)[tap]
-        return shape[1] if self.channels_last[tap] else shape[2]
+        return self._shapes(size)[tap][1 if self.channels_last[tap] else 2]
 
     def _shapes(self, size: int) -> list[tuple[int, ...]]:
         if size not in self._shape_cache:
             try:
                 maps = feature_maps(_run_for_shapes(self.pyramid, size))
             except (RuntimeError, AssertionError, ValueError) as error:
-                raise FullconvError(
-                    msg(
-                        "{name} does not accept images of every size ({size} pixels: {error}).",
-                        name=self.card.name,
-                        size=size,
-                        error=error,
-                    ),
-                    msg(
-                        "--backbone resnet18   # or another network without fixed position "
-                        "embeddings"
-                    ),
-                ) from None
+                message = msg(
+                    "{name} does not accept images of every size ({size} pixels: {error}).",
+                    name=self.card.name,
+                    size=size,
+                    error=error,
+                )
+                raise FullconvError(message, _NO_POSITIONS) from None
             self._shape_cache[size] = [tuple(maps[tap].shape) for tap in self.taps]
         return self._shape_cache[size]
 
@@ -226,8 +204,7 @@ def build(
         backbone: a timm name ("resnet18"), "torchvision:NAME", "paper:NAME" (see
             `fullconv.network.paper.nets`), the path of a backbone card, a card, or a module.
         stride: of the finest tap: 32, 16, 8 or 4 pixels.
-        pretrained: load the source's published weights (downloaded once). A card has its own
-            weights.
+        pretrained: load the source's published weights (downloaded once), not a card's own.
         placement: see `Backbone`; None: as the network was published.
 
     Raises:
@@ -239,11 +216,11 @@ def build(
         pyramid, grids = _cut_pyramid(backbone, card, stride)
     elif card.source == "timm":
         pyramid, grids = _timm_pyramid(card, pretrained)
-    elif card.source == "paper" or (card.source, card.name) in torchvision_fcn.CARDS:
-        make = (
-            nets.build_paper_backbone if card.source == "paper" else torchvision_fcn.build_pyramid
-        )
-        pyramid, card = make(card, pretrained=pretrained)
+    elif card.source == "paper":
+        pyramid, card = nets.build_paper_backbone(card, pretrained=pretrained)
+        grids = _grids(pyramid)
+    elif (card.source, card.name) in torchvision_fcn.CARDS:
+        pyramid, card = torchvision_fcn.build_pyramid(card, pretrained=pretrained)
         grids = _grids(pyramid)
     elif card.source == "torchvision":
         pyramid, grids = _cut_pyramid(torchvision_classifier(card, pretrained), card, stride)
@@ -258,19 +235,15 @@ def build(
     if stride not in STRIDES or stride not in last:
         offered = sorted(int(s) for s in last if s in STRIDES)
         if not offered:
-            raise MissingStrideError(
-                msg("{name} has no feature map at stride 4, 8, 16 or 32.", name=card.name),
-                "--backbone resnet18",
-            )
-        raise MissingStrideError(
-            msg(
-                "{name} has no feature map at stride {stride}. Its strides are: {strides}.",
-                name=card.name,
-                stride=stride,
-                strides=truncated_list(offered),
-            ),
-            f"--stride {offered[0]}",
+            message = msg("{name} has no feature map at stride 4, 8, 16 or 32.", name=card.name)
+            raise MissingStrideError(message, "--backbone resnet18")
+        message = msg(
+            "{name} has no feature map at stride {stride}. Its strides are: {strides}.",
+            name=card.name,
+            stride=stride,
+            strides=truncated_list(offered),
         )
+        raise MissingStrideError(message, f"--stride {offered[0]}")
     taps = [last[s] for s in STRIDES if stride <= s and s in last]
     placement = placement or str(getattr(pyramid, "placement", PLACEMENTS[0]))
     return Backbone(pyramid, taps, [grids[tap] for tap in taps], card, placement)
@@ -293,12 +266,13 @@ def resolve_card(backbone: Any) -> BackboneCard:
 def _timm_pyramid(card: BackboneCard, pretrained: bool) -> tuple[nn.Module, list[Grid]]:
     import timm
 
-    _require_timm_model(card)
-    overlay = {"file": str(card.weights)} if card.weights else None
+    require_timm_model(card)
+    overlay = None
     if card.weights:  # timm silently drops weights that do not fit, so check them first
         timm_classifier(card, pretrained=False)
+        overlay = {"file": str(card.weights)}
     if pretrained:
-        _go_offline_without_network()
+        go_offline_without_network()
     problem: Exception | None = None
     for extra in ANY_SIZE:
         try:
@@ -315,85 +289,8 @@ def _timm_pyramid(card: BackboneCard, pretrained: bool) -> tuple[nn.Module, list
         except Exception as error:
             raise unreachable_weights_error(card, error) from error
     reason = problem.message if isinstance(problem, FullconvError) else problem
-    raise FullconvError(
-        msg("timm's {name} cannot be used at any size: {error}", name=card.name, error=reason),
-        "--backbone resnet18",
-    )
-
-
-def timm_classifier(card: BackboneCard, pretrained: bool) -> nn.Module:
-    """Return the whole timm classifier, with the card's weights if it has any."""
-    import timm
-
-    _require_timm_model(card)
-    published = pretrained and card.weights is None
-    if published:
-        _go_offline_without_network()
-    try:
-        classifier: nn.Module = timm.create_model(card.name, pretrained=published, **card.options)
-    except Exception as error:
-        if published and not isinstance(error, (TypeError, ValueError)):
-            raise unreachable_weights_error(card, error) from error
-        raise FullconvError(
-            msg("timm's {name} cannot be built: {error}", name=card.name, error=error), _NO_OPTIONS
-        ) from error
-    load_card_weights(classifier, card)
-    return classifier
-
-
-def _require_timm_model(card: BackboneCard) -> None:
-    import timm
-
-    # timm lists the classifier's weights as unused each time a pyramid is cut from it.
-    logging.getLogger("timm").setLevel(logging.ERROR)
-    if timm.is_model(card.name):
-        return
-    near = timm.list_models(f"*{card.name}*")[:5]
-    raise FullconvError(
-        msg("timm has no network {name!r}; it has {near}.", name=card.name, near=", ".join(near))
-        if near
-        else msg("timm has no network {name!r}.", name=card.name),
-        msg("--backbone resnet18   # or torchvision:NAME, or a card.toml"),
-    )
-
-
-def _go_offline_without_network() -> None:
-    """Tell the hub's client if there is no network: it would retry for most of a minute. Weights
-    in its cache are found either way."""
-    from huggingface_hub import constants
-
-    address = urlsplit(constants.ENDPOINT)
-    port = address.port or (443 if address.scheme == "https" else 80)
-    try:
-        socket.create_connection((address.hostname or "", port), timeout=5).close()
-    except OSError:
-        constants.HF_HUB_OFFLINE = True
-
-
-def torchvision_classifier(card: BackboneCard, pretrained: bool) -> nn.Module:
-    """Return the whole torchvision classifier, with the card's weights if it has any."""
-    import torchvision
-
-    if card.name not in torchvision.models.list_models(module=torchvision.models):
-        raise FullconvError(
-            msg("torchvision has no classifier {name!r}.", name=card.name),
-            "--backbone torchvision:resnet18",
-        )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # inception's and googlenet's init
-            classifier: nn.Module = torchvision.models.get_model(
-                card.name, weights="DEFAULT" if pretrained else None, **card.options
-            )
-    except (TypeError, ValueError) as error:
-        raise FullconvError(
-            msg("torchvision's {name} cannot be built: {error}", name=card.name, error=error),
-            _NO_OPTIONS,
-        ) from error
-    except (OSError, RuntimeError) as error:
-        raise unreachable_weights_error(card, error) from error
-    load_card_weights(classifier, card)
-    return classifier
+    message = msg("timm's {name} cannot be used at any size: {error}", name=card.name, error=reason)
+    raise FullconvError(message, "--backbone resnet18")
 
 
 def _cut_pyramid(
@@ -407,29 +304,22 @@ def _cut_pyramid(
         problem = error
     last = {grid.stride: name for name, grid in module_grids(module) if grid.stride in STRIDES}
     if not last:
-        raise FullconvError(
-            msg(
-                "{name} has no layer at stride 4, 8, 16 or 32: {error}",
-                name=card.name,
-                error=problem.message,
-            ),
-            _RETURN_MAPS,
+        reason = problem.message
+        message = msg(
+            "{name} has no layer at stride 4, 8, 16 or 32: {error}", name=card.name, error=reason
         )
+        raise FullconvError(message, _RETURN_MAPS)
     from torchvision.models.feature_extraction import create_feature_extractor
 
     nodes = {last[s]: f"stride{s:g}" for s in sorted(last) if s >= stride or stride not in last}
     try:
         pyramid = create_feature_extractor(module, return_nodes=nodes)
     except (RuntimeError, ValueError, TypeError, AttributeError) as error:
-        raise FullconvError(
-            msg(
-                "{name} cannot be cut at {nodes}: {error}",
-                name=card.name,
-                nodes=", ".join(nodes),
-                error=error,
-            ),
-            _RETURN_MAPS,
-        ) from error
+        cut = ", ".join(nodes)
+        message = msg(
+            "{name} cannot be cut at {nodes}: {error}", name=card.name, nodes=cut, error=error
+        )
+        raise FullconvError(message, _RETURN_MAPS) from error
     return pyramid, _grids(pyramid)
 
 
@@ -449,15 +339,15 @@ def _runs(pyramid: nn.Module, size: int) -> bool:
 
 
 def _grids(pyramid: nn.Module) -> list[Grid]:
-    """Return the grids at a size where SAME padding is symmetric, or else at a multiple of every
-    stride."""
+    """Return the grids at a size where SAME padding is symmetric, or else at a multiple of 32."""
     size = CANONICAL_SIZE if _runs(pyramid, CANONICAL_SIZE) else CANONICAL_SIZE - 1
     return trace(pyramid, size=size)
 
 
-def _offsets(pyramid: nn.Module, size: int, taps: Sequence[int]) -> list[float] | None:
+def _same_offsets(pyramid: nn.Module, taps: Sequence[int], grids: Sequence[Grid]) -> bool:
+    """Return whether the offsets are those of `grids` at a size that is even at every level too."""
     try:
-        grids = trace(pyramid, size=size)
+        even = trace(pyramid, size=CANONICAL_SIZE - 1)
     except FullconvError:
-        return None
-    return [grids[tap].offset for tap in taps]
+        return False
+    return [even[tap].offset for tap in taps] == [grid.offset for grid in grids]

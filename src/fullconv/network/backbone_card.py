@@ -66,8 +66,7 @@ class BackboneCard:
     license: str = ""
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Return uint8 RGB images (N, 3, H, W) as the weights expect them: float32,
-        (x / 255 - mean) / std."""
+        """Return uint8 RGB images (N, 3, H, W) as float32, (x / 255 - mean) / std."""
         mean = torch.tensor(self.mean, device=images.device).view(3, 1, 1)
         std = torch.tensor(self.std, device=images.device).view(3, 1, 1)
         # In place, so that a large image is in memory only once.
@@ -102,78 +101,62 @@ def read_card(path: str | Path) -> BackboneCard:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         folder = next((parent for parent in path.parents if parent.is_dir()), Path())
-        raise FullconvError(
-            msg("no backbone card at {path}.", path=path), shell_command("ls", folder)
-        ) from None
+        message = msg("no backbone card at {path}.", path=path)
+        raise FullconvError(message, shell_command("ls", folder)) from None
     except OSError as error:
-        raise FullconvError(
-            msg("{path} cannot be read: {reason}.", path=path, reason=error.strerror),
-            shell_command("ls", "-ld", path),
-        ) from None
+        message = msg("{path} cannot be read: {reason}.", path=path, reason=error.strerror)
+        raise FullconvError(message, shell_command("ls", "-ld", path)) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise FullconvError(
-            msg("{path} is not a TOML file: {error}", path=path, error=error), _SHORTEST_CARD
-        ) from None
+        message = msg("{path} is not a TOML file: {error}", path=path, error=error)
+        raise FullconvError(message, _SHORTEST_CARD) from None
 
     # Check the keys, then the lists, then the weights.
     keys = {f.name for f in fields(BackboneCard)}
     listed = truncated_list(sorted(keys))
     if unknown := sorted(set(table) - keys):
-        raise FullconvError(
-            msg(
-                "{path} has unknown keys: {unknown}. The keys of a backbone card are {keys}.",
-                path=path,
-                unknown=truncated_list(unknown),
-                keys=listed,
-            ),
-            _SHORTEST_CARD,
+        message = msg(
+            "{path} has unknown keys: {unknown}. The keys of a backbone card are {keys}.",
+            path=path,
+            unknown=truncated_list(unknown),
+            keys=listed,
         )
+        raise FullconvError(message, _SHORTEST_CARD)
     if lacking := sorted({"source", "name"} - set(table)):
-        raise FullconvError(
-            msg(
-                "{path} lacks {missing}. The keys of a backbone card are {keys}.",
-                path=path,
-                missing=truncated_list(lacking),
-                keys=listed,
-            ),
-            _SHORTEST_CARD,
+        message = msg(
+            "{path} lacks {missing}. The keys of a backbone card are {keys}.",
+            path=path,
+            missing=truncated_list(lacking),
+            keys=listed,
         )
+        raise FullconvError(message, _SHORTEST_CARD)
     for key in ("mean", "std", "missing"):
-        if key in table:
-            if not isinstance(table[key], list):
-                example = '["fc"]' if key == "missing" else "[0.5, 0.5, 0.5]"
-                raise FullconvError(
-                    msg(
-                        "{path}: {key} is {value!r}, expected a list.",
-                        path=path,
-                        key=key,
-                        value=table[key],
-                    ),
-                    f"{key} = {example}",
-                )
-            table[key] = tuple(table[key])
-    for key in ("mean", "std"):
-        if key in table and len(table[key]) != 3:
-            raise FullconvError(
-                msg(
-                    "{path}: {key} has {count} numbers, expected 3 (RGB).",
-                    path=path,
-                    key=key,
-                    count=len(table[key]),
-                ),
-                f"{key} = [0.5, 0.5, 0.5]",
+        if key not in table:
+            continue
+        value, example = table[key], '["fc"]' if key == "missing" else "[0.5, 0.5, 0.5]"
+        if not isinstance(value, list):
+            message = msg(
+                "{path}: {key} is {value!r}, expected a list.", path=path, key=key, value=value
             )
+            raise FullconvError(message, f"{key} = {example}")
+        if key != "missing" and len(value) != 3:
+            message = msg(
+                "{path}: {key} has {count} numbers, expected 3 (RGB).",
+                path=path,
+                key=key,
+                count=len(value),
+            )
+            raise FullconvError(message, f"{key} = {example}")
+        table[key] = tuple(value)
     if "weights" in table:
-        table["weights"] = path.parent / table["weights"]
-        if not table["weights"].is_file():
-            raise FullconvError(
-                msg(
-                    "{path} names the weights {weights}, which do not exist.",
-                    path=path,
-                    weights=table["weights"],
-                ),
-                msg('weights = "FILE.safetensors"   # relative to the card'),
+        weights = table["weights"] = path.parent / table["weights"]
+        if not weights.is_file():
+            message = msg(
+                "{path} names the weights {weights}, which do not exist.",
+                path=path,
+                weights=weights,
             )
+            hint = msg('weights = "FILE.safetensors"   # relative to the card')
+            raise FullconvError(message, hint)
     return BackboneCard(**table)
 
 
@@ -189,19 +172,15 @@ def published_license(card: BackboneCard) -> str:
 
 def unreachable_weights_error(card: BackboneCard, error: Exception) -> FullconvError:
     """Return the error for published weights that could not be downloaded."""
-    offline = type(error).__name__ in _NO_NETWORK or isinstance(
-        error, ConnectionError | TimeoutError
+    reason = first_line(error)[:200]
+    lost = isinstance(error, ConnectionError | TimeoutError)
+    if lost or type(error).__name__ in _NO_NETWORK:
+        reason = msg("there is no network, or the host does not answer")
+    message = msg(
+        "the pretrained weights of {name} are not on this machine and could not be "
+        "downloaded: {reason}.",
+        name=card.name,
+        reason=reason,
     )
-    if offline:
-        reason: str = msg("there is no network, or the host does not answer")
-    else:
-        reason = first_line(error)[:200]
-    return FullconvError(
-        msg(
-            "the pretrained weights of {name} are not on this machine and could not be "
-            "downloaded: {reason}.",
-            name=card.name,
-            reason=reason,
-        ),
-        msg("--no-pretrained   # or --backbone card.toml with your own weight file"),
-    )
+    hint = msg("--no-pretrained   # or --backbone card.toml with your own weight file")
+    return FullconvError(message, hint)

@@ -33,21 +33,18 @@ class FCN(nn.Module):
     """A fully convolutional network for images of any H x W from 1 x 1 up.
 
     Args:
-        backbone: a timm name, "torchvision:NAME", a backbone card, or a module; see
-            `fullconv.network.backbone.build`.
+        backbone: as in `fullconv.network.backbone.build`, or a `Backbone`.
         num_classes: K; background counts.
         stride: output stride, 32, 16, 8 or 4 pixels: FCN-32s, 16s, 8s, 4s.
         upsampling: "bilinear" (fixed), "learned_skips" (transposed convolutions between the scores,
             as published: the last step is fixed), or "learned" (the last step too; the scores then
             have full size).
         border: the scores outside the cells: "replicate" (the outermost ones continue) or "zeros"
-            (as a transposed convolution sees it).
-        placement: the assumed positions of the cells: "exact" (their true positions), "half_pixel"
-            or "stretched"; see `fullconv.network.backbone.Backbone`.
+            (as a transposed convolution sees it). Default: zeros for the paper's networks in their
+            original form, else replicate.
+        placement: the assumed positions of the cells, see `fullconv.network.backbone.Backbone`.
+            Default: "stretched" for torchvision's FCNs, else "exact".
         pretrained: start from the backbone's published weights.
-
-    `border` and `placement` default to what the backbone was published with: zeros for the paper's
-    networks in their original form, else replicate; stretched for torchvision's FCNs, else exact.
 
     >>> import torch
     >>> net = FCN("resnet18", num_classes=21, stride=8)
@@ -69,25 +66,21 @@ class FCN(nn.Module):
     ) -> None:
         super().__init__()
         if num_classes < 1:
-            raise FullconvError(
-                msg("num_classes is {count}; it must be 1 or more.", count=num_classes),
-                msg("num_classes=21   # background counts"),
-            )
+            message = msg("num_classes is {count}; it must be 1 or more.", count=num_classes)
+            raise FullconvError(message, msg("num_classes=21   # background counts"))
         for name, value, choices in (
             ("upsampling", upsampling, UPSAMPLING),
             ("border", border, BORDERS),
             ("placement", placement, PLACEMENTS),
         ):
             if value is not None and value not in choices:
-                raise FullconvError(
-                    msg(
-                        "unknown {name} {value!r}; choose from {choices}.",
-                        name=name,
-                        value=value,
-                        choices=truncated_list(choices),
-                    ),
-                    f'{name}="{choices[0]}"',
+                message = msg(
+                    "unknown {name} {value!r}; choose from {choices}.",
+                    name=name,
+                    value=value,
+                    choices=truncated_list(choices),
                 )
+                raise FullconvError(message, f'{name}="{choices[0]}"')
         if not isinstance(backbone, Backbone):
             backbone = build(backbone, stride=stride, pretrained=pretrained, placement=placement)
         elif placement not in (None, backbone.placement):
@@ -101,13 +94,11 @@ class FCN(nn.Module):
                 f'placement="{placement}")',
             )
         if upsampling != "bilinear" and backbone.placement == "stretched":
-            raise FullconvError(
-                msg(
-                    "a transposed convolution has the same factor at every image size, but the "
-                    "factor of stretched scores depends on the size."
-                ),
-                msg('placement="half_pixel"   # or upsampling="bilinear"'),
+            message = msg(
+                "a transposed convolution has the same factor at every image size, but the "
+                "factor of stretched scores depends on the size."
             )
+            raise FullconvError(message, msg('placement="half_pixel"   # or upsampling="bilinear"'))
         published = getattr(backbone.pyramid, "published", False)
         self.border = border or ("zeros" if published else "replicate")
         self.backbone = backbone
@@ -119,27 +110,24 @@ class FCN(nn.Module):
         # the coarsest start with small weights, so that the backbone learns from the first step; in
         # the released networks they are zero too.
         grids = backbone.grids
-        self.score = nn.ModuleDict(
-            {
-                _score_name(grid): nn.Conv2d(channels, num_classes, 1)
-                for grid, channels in zip(grids, backbone.channels, strict=True)
-            }
-        )
+        self.score = nn.ModuleDict()
+        for grid, channels in zip(grids, backbone.channels, strict=True):
+            self.score[_score_name(grid)] = nn.Conv2d(channels, num_classes, 1)
         for name, score in self.score.items():
             assert isinstance(score, nn.Conv2d)
             small = name == _score_name(grids[-1]) and not published
             nn.init.normal_(score.weight, std=0.01 if small else 0.0)
             nn.init.zeros_(score.bias)  # type: ignore[arg-type]
 
-        steps = list(zip(grids[1:], grids[:-1], strict=True)) if upsampling != "bilinear" else []
-        self.skip_upsampling = nn.ModuleDict(
-            {_score_name(a): LearnedUpsampling(num_classes, a, b, self.border) for a, b in steps}
-        )
-        self.final_upsampling = (
-            LearnedUpsampling(num_classes, grids[0], Grid(1, 0), self.border)
-            if upsampling == "learned"
-            else None
-        )
+        self.skip_upsampling = nn.ModuleDict()
+        if upsampling != "bilinear":
+            for coarse, fine in zip(grids[1:], grids[:-1], strict=True):
+                step = LearnedUpsampling(num_classes, coarse, fine, self.border)
+                self.skip_upsampling[_score_name(coarse)] = step
+        self.final_upsampling: LearnedUpsampling | None = None
+        if upsampling == "learned":
+            final = LearnedUpsampling(num_classes, grids[0], Grid(1, 0), self.border)
+            self.final_upsampling = final
 
     @property
     def name(self) -> str:
@@ -152,13 +140,8 @@ class FCN(nn.Module):
         return self.forward_padded(self.backbone.pad(images), size)
 
     def forward_padded(self, padded: Tensor, size: tuple[int, int]) -> Scores:
-        """Return the scores of images that `backbone.pad` has padded; a caller that keeps no other
-        copy has them in memory once.
-
-        Args:
-            padded: the padded images.
-            size: (H, W) without the padding, in pixels.
-        """
+        """Return the scores of images of (H, W) = `size` pixels that `backbone.pad` has padded; a
+        caller that keeps no other copy has them in memory once."""
         features = self.backbone.features(padded)
         total: Tensor | None = None
         coarse = self.backbone.grids[-1]
@@ -171,8 +154,8 @@ class FCN(nn.Module):
         assert total is not None
         if self.final_upsampling is not None:
             return Scores(self.final_upsampling(total, size), Grid(1, 0), size)
-        values, (rows, columns) = self._with_border(total, coarse, size)
-        return Scores(values, rows, size, columns if columns != rows else None)
+        values, axes = self._with_border(total, coarse, size)
+        return Scores.on_axes(values, axes, size)
 
     def _interpolate(
         self, total: Tensor, coarse: Grid, fine: Grid, score: Tensor, size: tuple[int, int]
@@ -183,19 +166,14 @@ class FCN(nn.Module):
             learned: Tensor = self.skip_upsampling[_score_name(coarse)](total, cells)
             return learned
         values, sources = self._with_border(total, coarse, size)
-        rows, columns = (
-            interpolation_matrix(source, source_cells, target, count).to(total)
-            for source, source_cells, target, count in zip(
-                sources, values.shape[2:], self._axes(fine, cells, size), cells, strict=True
-            )
-        )
+        axes = zip(sources, values.shape[2:], self._axes(fine, cells, size), cells, strict=True)
+        rows, columns = (interpolation_matrix(*axis).to(total) for axis in axes)
         return interpolate(values, rows, columns)
 
     def _with_border(
         self, values: Tensor, grid: Grid, size: tuple[int, int]
     ) -> tuple[Tensor, tuple[Grid, Grid]]:
-        """Return scores to interpolate, and their grids along the rows and the columns. The border
-        "zeros" is a ring of cells that are zero."""
+        """Return scores, with a ring of zeros if that is the border, and the grids of both axes."""
         axes = self._axes(grid, values.shape[2:], size)
         if self.border == "zeros":
             values = F.pad(values, (1, 1, 1, 1))
@@ -206,12 +184,11 @@ class FCN(nn.Module):
     def _axes(self, grid: Grid, cells: Sequence[int], size: tuple[int, int]) -> tuple[Grid, Grid]:
         if self.backbone.placement != "stretched":
             return grid, grid
-        steps = (
+        rows, columns = (
             (pixels + self.backbone.pad_after(pixels)) / count
             for pixels, count in zip(size, cells, strict=True)
         )
-        rows, columns = (Grid(step, (step - 1) / 2) for step in steps)
-        return rows, columns
+        return Grid(rows, (rows - 1) / 2), Grid(columns, (columns - 1) / 2)
 
 
 def _score_name(grid: Grid) -> str:

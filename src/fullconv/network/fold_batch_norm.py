@@ -20,24 +20,15 @@ _IMAGE = 65  # pixels a side of the image that shows which layer reads which out
 
 
 def fold_batch_norm(network: FCN) -> int:
-    """Fold, in place, every batch norm that is the only reader of a convolution's output.
-
-    Args:
-        network: in evaluation mode.
-
-    Returns:
-        The number of folded layers.
-    """
+    """Fold, in place, every batch norm that is the only reader of a convolution's output, and
+    return their number. The network must be in evaluation mode."""
     pairs = _foldable(network)
+    remains: dict[int, nn.Module] = {}
     for conv, norm in pairs:
         _fold(conv, norm)
-    # What remains of timm's BatchNormAct2d is what follows the normalization.
-    remains: dict[int, nn.Module] = {
-        id(norm): nn.Identity()
-        if type(norm) is nn.BatchNorm2d
-        else nn.Sequential(norm.drop, norm.act)  # type: ignore[arg-type]
-        for _, norm in pairs
-    }
+        remains[id(norm)] = nn.Identity()
+        if type(norm) is not nn.BatchNorm2d:  # timm's BatchNormAct2d: keep what follows the norm
+            remains[id(norm)] = nn.Sequential(norm.drop, norm.act)  # type: ignore[arg-type]
     for parent in list(network.modules()):
         for name, child in list(parent._modules.items()):  # one module may have two names
             if id(child) in remains:

@@ -20,11 +20,8 @@ from fullconv.network.backbone import Backbone
 
 
 def bytes_per_pixel(backbone: Backbone) -> float:
-    """Return the peak memory of all tensors that exist at the same time, in bytes per image pixel.
-
-    Computed for float32, without arithmetic if the network can run on the meta device. Includes the
-    image itself, as uint8 and normalized (and padded, in place).
-    """
+    """Return the peak memory of all tensors that exist at the same time, in bytes per image pixel,
+    for float32. Includes the image itself, as uint8 and normalized (and padded, in place)."""
     measured, side, channels = _MeasuredBackbone(backbone), 2049, backbone.in_channels
     try:
         run_on_meta(measured, torch.empty(1, channels, side, side, device="meta"))
@@ -35,8 +32,6 @@ def bytes_per_pixel(backbone: Backbone) -> float:
 
 
 class _MeasuredBackbone(nn.Module):
-    """A backbone whose tensors are counted while it runs on padded images."""
-
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.backbone, self.memory = backbone, _MemoryMode()

@@ -31,12 +31,7 @@ class LateFusion(nn.Module):
     Args:
         backbone: of the colors; the others start as copies of it.
         channels: of each extra input. One channel is repeated as gray, three are read as colors.
-        taps: indices of the backbone's feature maps to return.
-        channels_last: per tap, whether its feature map is (N, h, w, C).
-
-    >>> fusion = LateFusion(nn.Conv2d(3, 8, 4, stride=4), [1], taps=[0], channels_last=[False])
-    >>> fusion(torch.zeros(1, 4, 32, 48))[0].shape
-    torch.Size([1, 16, 8, 12])
+        taps, channels_last: as in `Backbone`.
     """
 
     def __init__(
@@ -54,8 +49,7 @@ class LateFusion(nn.Module):
         self.channels_last = tuple(channels_last)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """Return one feature map per tap of images (N, 3 + E, H, W), the backbones' channels
-        concatenated."""
+        """Return a feature map per tap of images (N, 3 + E, H, W), of all backbones together."""
         parts = images.split(list(self.channels), dim=1)
         maps_by_backbone = [
             feature_maps(backbone(part if part.shape[1] == _COLORS else part.expand(-1, 3, -1, -1)))
@@ -84,14 +78,12 @@ def fuse(network: FCN, channels: Sequence[int], fusion: str) -> None:
         FullconvError: the backbone has no single first convolution to widen.
     """
     if fusion not in FUSIONS:
-        raise FullconvError(
-            msg(
-                "unknown fusion {fusion!r}; choose from {choices}.",
-                fusion=fusion,
-                choices=truncated_list(FUSIONS),
-            ),
-            "--fusion early",
+        message = msg(
+            "unknown fusion {fusion!r}; choose from {choices}.",
+            fusion=fusion,
+            choices=truncated_list(FUSIONS),
         )
+        raise FullconvError(message, "--fusion early")
     backbone = network.backbone
     if fusion == "early":
         _widen(backbone, sum(channels))
@@ -112,15 +104,13 @@ def _widen(backbone: Backbone, extra: int) -> None:
     """Give the first convolution `extra` more input channels."""
     name, first = backbone.card.name, _first_convolutions(backbone)
     if len(first) != 1:
-        raise FullconvError(
-            msg(
-                "early fusion widens the one convolution that reads the image; {name} has "
-                "{count} of them.",
-                name=name,
-                count=len(first),
-            ),
-            "--fusion late",
+        message = msg(
+            "early fusion widens the one convolution that reads the image; {name} has "
+            "{count} of them.",
+            name=name,
+            count=len(first),
         )
+        raise FullconvError(message, "--fusion late")
     conv = first[0]
     weight = conv.weight.detach()
     new = weight.mean(dim=1, keepdim=True).expand(-1, extra, -1, -1)
@@ -128,16 +118,13 @@ def _widen(backbone: Backbone, extra: int) -> None:
     try:
         run_on_device(backbone, torch.zeros(1, conv.in_channels, _SIZE, _SIZE))
     except (RuntimeError, AssertionError, ValueError, IndexError) as error:
-        raise FullconvError(
-            msg(
-                "{name} does not accept {count} channels, even with a wider first convolution: "
-                "{error}",
-                name=name,
-                count=conv.in_channels,
-                error=first_line(error),
-            ),
-            "--fusion late",
-        ) from error
+        message = msg(
+            "{name} does not accept {count} channels, even with a wider first convolution: {error}",
+            name=name,
+            count=conv.in_channels,
+            error=first_line(error),
+        )
+        raise FullconvError(message, "--fusion late") from error
 
 
 def _first_convolutions(backbone: Backbone) -> list[nn.Conv2d]:

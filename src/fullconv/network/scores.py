@@ -19,6 +19,7 @@ from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import msg
 from fullconv.geometry.grid import Grid
 from fullconv.network.kernels import dispatch, reference
+from fullconv.network.kernels.reference import LossOptions
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,18 @@ class Scores:
     size: tuple[int, int]
     columns: Grid | None = None
 
+    @classmethod
+    def on_axes(cls, values: Tensor, axes: tuple[Grid, Grid], size: tuple[int, int]) -> Scores:
+        """Return scores with one grid along a column and one along a row."""
+        rows, columns = axes
+        return cls(values, rows, size, columns if columns != rows else None)
+
     @property
     def num_classes(self) -> int:
-        """K; background counts."""
         return self.values.shape[1]
 
     def split(self, counts: Sequence[int]) -> list[Scores]:
-        """Split the scores by head.
-
-        Args:
-            counts: the number of classes of each head.
-        """
+        """Split the scores by head, of which each has a number of classes."""
         if len(counts) == 1:
             return [self]
         return [replace(self, values=values) for values in self.values.split(list(counts), dim=1)]
@@ -72,24 +74,17 @@ class Scores:
             grids.append(replace(grid, offset=grid.center(first) - start))
         values = self.values[:, :, cells[0], cells[1]]
         size = (rows[1] - rows[0], columns[1] - columns[0])
-        return Scores(values, grids[0], size, grids[1] if grids[1] != grids[0] else None)
+        return Scores.on_axes(values, (grids[0], grids[1]), size)
 
     def resized(self, size: tuple[int, int]) -> Scores:
-        """Return the scores at the pixels of the original image, if the image was resized for the
-        network.
-
-        Args:
-            size: (H, W) of the original, which covers the same area.
-        """
+        """Return the scores at the pixels of the original image of (H, W) = `size` pixels, if the
+        image was resized for the network."""
+        axes = reference.axes(self._grids)
         rows, columns = (
-            Grid(g.stride * factor, (g.offset + 0.5) * factor - 0.5)
-            for g, factor in zip(
-                reference.axes(self._grids),
-                (new / old for new, old in zip(size, self.size, strict=True)),
-                strict=True,
-            )
+            Grid(grid.stride * (new / old), (grid.offset + 0.5) * (new / old) - 0.5)
+            for grid, new, old in zip(axes, size, self.size, strict=True)
         )
-        return Scores(self.values, rows, size, columns if columns != rows else None)
+        return Scores.on_axes(self.values, (rows, columns), size)
 
     def loss(
         self,
@@ -123,14 +118,8 @@ class Scores:
                 ),
                 msg("scores.loss(target)   # with a target of the images' size"),
             )
-        return dispatch.loss(
-            self._floats(),
-            self._grids,
-            target,
-            ignore_index=ignore_index,
-            class_weights=class_weights,
-            label_smoothing=label_smoothing,
-        )
+        options = LossOptions(ignore_index, class_weights, label_smoothing)
+        return dispatch.loss(self._floats(), self._grids, target, options)
 
     def labels(self) -> Tensor:
         """Return the class with the largest logit at every pixel: ids (N, H, W), uint8 up to 255

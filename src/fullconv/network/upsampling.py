@@ -22,12 +22,8 @@ from fullconv.geometry.grid import Grid
 def bilinear_kernel(factor: int, shift: float) -> tuple[Tensor, int]:
     """Return the filter of a transposed convolution that interpolates `factor` times finer.
 
-    Args:
-        factor: fine cells per coarse cell.
-        shift: position of coarse cell 0, in fine cells.
-
-    Returns:
-        1-D weights in float64, and the first fine cell to which coarse cell 0 contributes.
+    Returns 1-D weights in float64, and the first fine cell to which coarse cell 0 contributes. Cell
+    0 is at the position `shift`, in fine cells.
 
     >>> bilinear_kernel(2, 0.5)  # the original code's filter of size 4
     (tensor([0.2500, 0.7500, 0.7500, 0.2500], dtype=torch.float64), -1)
@@ -57,21 +53,18 @@ class LearnedUpsampling(nn.Module):
         super().__init__()
         factor = coarse.stride / fine.stride
         if factor != int(factor):
-            raise FullconvError(
-                msg(
-                    "a transposed convolution needs a whole factor; stride {coarse:g} to stride "
-                    "{fine:g} is {factor:g}.",
-                    coarse=coarse.stride,
-                    fine=fine.stride,
-                    factor=factor,
-                ),
-                'upsampling="bilinear"',
+            message = msg(
+                "a transposed convolution needs a whole factor; stride {coarse:g} to stride "
+                "{fine:g} is {factor:g}.",
+                coarse=coarse.stride,
+                fine=fine.stride,
+                factor=factor,
             )
+            raise FullconvError(message, 'upsampling="bilinear"')
         self.factor = int(factor)
         self.mode = "constant" if border == "zeros" else border
-        kernel, self.first = bilinear_kernel(
-            self.factor, (coarse.offset - fine.offset) / fine.stride
-        )
+        shift = (coarse.offset - fine.offset) / fine.stride
+        kernel, self.first = bilinear_kernel(self.factor, shift)
         weight = torch.zeros(channels, channels, len(kernel), len(kernel))
         weight[range(channels), range(channels)] = torch.outer(kernel, kernel).float()
         self.weight = nn.Parameter(weight)

@@ -23,7 +23,7 @@ class Mine(nn.Module):
         self.conv = nn.Conv2d(3, 5, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x).mean((2, 3))  # type: ignore[no-any-return]
+        return self.conv(x).mean((2, 3))
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_a_module_is_copied_and_may_describe_its_images(tmp_path: Path) -> None:
     assert (loaded.size, loaded.name) == (224, "Mine")
     assert module.training
     assert loaded.module is not module
-    assert torch.equal(loaded.module.conv.weight, module.conv.weight)  # type: ignore[union-attr, arg-type]
+    assert torch.equal(loaded.module.conv.weight, module.conv.weight)
     module.pretrained_cfg = {"input_size": (3, 96, 96), "mean": (0.1, 0.2, 0.3)}
     assert load_classifier(module).size == 96
     assert load_classifier(module).card.mean == (0.1, 0.2, 0.3)
@@ -101,7 +101,7 @@ def test_weights_that_cannot_be_downloaded(monkeypatch: pytest.MonkeyPatch) -> N
         raise OSError("no route to host")
 
     monkeypatch.setattr(timm, "create_model", unreachable)
-    monkeypatch.setattr("fullconv.network.backbone._go_offline_without_network", lambda: None)
+    monkeypatch.setattr("fullconv.network.classifiers.go_offline_without_network", lambda: None)
     with pytest.raises(FullconvError, match="could not be downloaded: no route") as caught:
         load_classifier("resnet18", pretrained=True)
     assert caught.value.hint.startswith("--no-pretrained")

@@ -19,8 +19,6 @@ from fullconv.network.dense.classifier_graph import (
 
 
 class Gate(nn.Module):
-    """Squeeze and excite."""
-
     def __init__(self) -> None:
         super().__init__()
         self.fc = nn.Linear(CHANNELS, CHANNELS)
@@ -45,7 +43,7 @@ class Written(Small):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.features(x)
-        return self.head(x * torch.sigmoid(x.mean((2, 3), keepdim=True)))  # type: ignore[operator, no-any-return]
+        return self.head(x * torch.sigmoid(x.mean((2, 3), keepdim=True)))
 
 
 class OwnTensors(Small):
@@ -55,6 +53,10 @@ class OwnTensors(Small):
 
 def average(channels: int = CHANNELS) -> nn.Module:
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 3))
+
+
+def flat(cells: int) -> Small:
+    return Small(nn.Sequential(nn.Flatten(), nn.Linear(cells * CHANNELS, 3)))
 
 
 def graph_of(classifier: nn.Module, features: nn.Module | None = None) -> ClassifierGraph:
@@ -88,18 +90,8 @@ def test_modules_that_return_maps_stay_closed_and_the_classifier_is_unchanged() 
         (Small(Branching(average())), None, "features", "head"),
         (OwnTensors(average()), None, "features", "features"),
         # Pooling of a fixed size belongs to the head if it pools the whole map.
-        (
-            Small(nn.Sequential(nn.Flatten(), nn.Linear(CHANNELS, 3))),
-            nn.Sequential(trunk(), nn.AvgPool2d(5)),
-            "features_0",
-            "features.0",
-        ),
-        (
-            Small(nn.Sequential(nn.Flatten(), nn.Linear(4 * CHANNELS, 3))),
-            nn.Sequential(trunk(), nn.AvgPool2d(2)),
-            "features",
-            "features",
-        ),
+        (flat(1), nn.Sequential(trunk(), nn.AvgPool2d(5)), "features_0", "features.0"),
+        (flat(4), nn.Sequential(trunk(), nn.AvgPool2d(2)), "features", "features"),
     ],
 )
 def test_where_the_trunk_ends(
@@ -126,7 +118,7 @@ def test_modules_that_change_their_list_argument() -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             x = self.features(x)
-            return self.head(self.pair([x, x * 2])[0])  # type: ignore[operator, no-any-return]
+            return self.head(self.pair([x, x * 2])[0])
 
     classifier = Branches().eval()
     graph = graph_of(classifier)

@@ -3,6 +3,7 @@ positions, caveats and refusals."""
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 import fullconv as fc
 from fullconv.core.errors import FullconvError
+from fullconv.network.backbone import resolve_card
 from fullconv.network.backbone_card import BackboneCard
 from fullconv.network.dense.convolutionalize import DenseClassifier, convolutionalize
 
@@ -45,8 +47,8 @@ def stirred(module: nn.Module) -> nn.Module:
     with torch.no_grad():
         for child in module.modules():
             if isinstance(getattr(child, "running_var", None), Tensor):
-                child.running_mean.normal_(0, 0.2, generator=generator)  # type: ignore[operator, union-attr]
-                child.running_var.uniform_(0.7, 1.5, generator=generator)  # type: ignore[operator, union-attr]
+                child.running_mean.normal_(0, 0.2, generator=generator)
+                child.running_var.uniform_(0.7, 1.5, generator=generator)
         for name, parameter in module.named_parameters():
             if name.endswith("bias"):
                 parameter.normal_(0, 0.1, generator=generator)
@@ -56,14 +58,9 @@ def stirred(module: nn.Module) -> nn.Module:
 
 
 def untouched(classifier: str | BackboneCard) -> nn.Module:
-    card = classifier if isinstance(classifier, BackboneCard) else None
-    source, _, name = "timm:".rpartition(":") if card else str(classifier).rpartition(":")
-    if card or not source:
-        options = card.options if card else {}
-        module: nn.Module = timm.create_model(card.name if card else name, **options)
-    else:
-        module = torchvision.models.get_model(name)
-    return stirred(module)
+    card = resolve_card(classifier)
+    make = timm.create_model if card.source == "timm" else torchvision.models.get_model
+    return stirred(make(card.name, **card.options))
 
 
 @pytest.mark.parametrize("classifier", CLASSIFIERS, ids=name_of)
@@ -157,12 +154,12 @@ def test_vggs_fc6_is_a_convolution_of_7_x_7() -> None:
     assert not dense.is_local
     images = torch.randn(1, 3, 288, 256, dtype=torch.float64)
     with torch.inference_mode():
-        maps, scores = module.features(images), dense(images)  # type: ignore[operator]
+        maps, scores = module.features(images), dense(images)
         assert maps.shape[2:] == (9, 8)
         for i in range(3):
             for j in range(2):
                 cut = maps[:, :, i : i + 7, j : j + 7].flatten(1)
-                torch.testing.assert_close(scores[:, :, i, j], module.classifier(cut))  # type: ignore[operator]
+                torch.testing.assert_close(scores[:, :, i, j], module.classifier(cut))
 
 
 @settings(max_examples=20)
@@ -184,15 +181,10 @@ def test_without_padding_every_cell_of_any_size_is_the_crop(height: int, width: 
     assert dense.grid.center(rows - 1) == (top + bottom - 1) / 2
 
 
-_LOCAL: list[tuple[DenseClassifier, nn.Module]] = []
-
-
+@cache
 def local() -> tuple[DenseClassifier, nn.Module]:
-    if not _LOCAL:
-        end = nn.Sequential(nn.Flatten(), nn.Linear(CHANNELS * 25, 4))
-        classifier = random_weights(Small(end))
-        _LOCAL.append((convolutionalize(classifier, size=WINDOW), classifier))
-    return _LOCAL[0]
+    classifier = random_weights(Small(nn.Sequential(nn.Flatten(), nn.Linear(CHANNELS * 25, 4))))
+    return convolutionalize(classifier, size=WINDOW), classifier
 
 
 def test_alexnet_without_padding_is_exact_at_each_cell() -> None:
@@ -202,7 +194,7 @@ def test_alexnet_without_padding_is_exact_at_each_cell() -> None:
     channels = 3
     for layer in module.features:
         if isinstance(layer, nn.Conv2d):
-            layer = nn.Conv2d(channels, 8, layer.kernel_size, layer.stride)  # type: ignore[arg-type]
+            layer = nn.Conv2d(channels, 8, layer.kernel_size, layer.stride)
             channels = 8
         layers.append(layer)
     module.features = nn.Sequential(*layers)
@@ -272,7 +264,7 @@ class Shortcut(nn.Module):
         self.pool = nn.Sequential(nn.AvgPool2d(2), nn.Conv2d(channels, 4, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x) + self.pool(x)  # type: ignore[no-any-return]
+        return self.conv(x) + self.pool(x)
 
 
 @pytest.mark.parametrize("level", range(4))
@@ -291,14 +283,10 @@ def test_networks_that_run_at_some_sizes_only(level: int) -> None:
             assert (rows, columns) == (1 + (side - 64) // 16, 1 + (96 - side) // 16)
 
 
-_SAME: list[DenseClassifier] = []
-
-
+@cache
 def same() -> DenseClassifier:
-    if not _SAME:
-        card = BackboneCard("timm", "mobilenetv2_035", {"pad_type": "same"})
-        _SAME.append(convolutionalize(card, size=96))
-    return _SAME[0]
+    card = BackboneCard("timm", "mobilenetv2_035", {"pad_type": "same"})
+    return convolutionalize(card, size=96)
 
 
 def test_what_the_result_knows() -> None:
@@ -345,11 +333,7 @@ def test_it_can_be_trained() -> None:
 @pytest.mark.parametrize(
     ("classifier", "message", "hint"),
     [
-        (
-            "test_vit",
-            "its scores are computed from the whole image by Attention (attention)",
-            "move",
-        ),
+        ("test_vit", "scores are computed from the whole image by Attention (attention)", "move"),
         (
             BackboneCard("timm", "swin_tiny_patch4_window7_224", {"depths": (1, 1, 1, 1)}),
             "timm swin_tiny_patch4_window7_224 accepts only images of 224 x 224 pixels, so it "

@@ -173,9 +173,9 @@ def test_layers_become_convolutions_under_the_same_names_and_the_trunk_is_unchan
     layers = {n: m for n, m in network.named_modules() if isinstance(m, nn.Conv2d) and "head" in n}
     kernels = {name: layer.kernel_size for name, layer in layers.items()}
     assert kernels == {"head.1": (SIDE, SIDE), "head.4": (1, 1), "head.6": (1, 1)}
-    fc6 = classifier.head[1]  # type: ignore[index, union-attr]
+    fc6 = classifier.head[1]
     assert torch.equal(layers["head.1"].weight, fc6.weight.view(9, CHANNELS, SIDE, SIDE))
-    assert torch.equal(layers["head.1"].bias, fc6.bias)  # type: ignore[arg-type]
+    assert torch.equal(layers["head.1"].bias, fc6.bias)
     kinds = {type(layer) for layer in network.modules()}
     assert not kinds & {nn.Linear, nn.Flatten, nn.Dropout, nn.AdaptiveAvgPool2d}
     assert str(network.features) == str(classifier.features)
@@ -304,11 +304,11 @@ def test_what_the_head_reads_from_the_whole_image_is_named() -> None:
             x = self.features(x)
             pooled = x.mean((2, 3))
             x = x * pooled[:, :, None, None]
-            return self.head(x.mean((2, 3)) + pooled)  # type: ignore[operator, no-any-return]
+            return self.head(x.mean((2, 3)) + pooled)
 
     class Positioned(Small):
         def forward(self, x: Tensor) -> Tensor:
-            return self.head(self.features(x) + torch.ones(1, CHANNELS, 5, 5))  # type: ignore[operator, no-any-return]
+            return self.head(self.features(x) + torch.ones(1, CHANNELS, 5, 5))
 
     for module, message in (
         (PooledTwice(fc()), "computed from the whole image by PooledTwice"),

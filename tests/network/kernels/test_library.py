@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
+from types import SimpleNamespace
 
+import numpy as np
+import pytest
+
+from fullconv.core.errors import FullconvError
 from fullconv.geometry.grid import Grid
 from fullconv.network.kernels import library
 
@@ -25,6 +29,14 @@ def test_why_there_is_none_is_said_or_it_is_there() -> None:
     assert (actual is None) == bool(why)
 
 
-def test_sentences() -> None:
-    assert "no class has the largest" in library.non_finite_error().message
-    assert "not enough memory" in library.memory_error().message
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (library.NO_MEMORY, "not enough memory to interpolate the scores"),
+        (library.NOT_FINITE, "no class has the largest score"),
+    ],
+)
+def test_a_failed_call_is_an_error(status: int, message: str) -> None:
+    failing = SimpleNamespace(fullconv_labels=lambda: status)
+    with pytest.raises(FullconvError, match=message):
+        library.call_library(failing, "fullconv_labels")

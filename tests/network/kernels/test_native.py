@@ -1,5 +1,5 @@
-"""The compiled library itself: threads, sizes of every kind, and what is said where it is missing.
-That it reads as defined is in test_readings.py."""
+"""The compiled library itself: threads, sizes of every kind, and the messages if it is missing.
+test_dispatch.py compares it with the definition."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from fullconv.core.errors import FullconvError
 from fullconv.geometry.grid import Grid
 from fullconv.network.kernels import dispatch, library, native, reference
+from fullconv.network.kernels.reference import LossOptions
 
 built = pytest.mark.skipif(
     not native.available(), reason="no C++ compiler when the package was installed"
@@ -46,15 +47,8 @@ def test_the_number_of_threads_changes_nothing(threads: None) -> None:
     for count in (1, 2, 3, 8):
         torch.set_num_threads(count)
         total, weight, gradient = native.loss_and_gradient(
-            values,
-            grid,
-            target,
-            ignore_index=255,
-            class_weights=None,
-            label_smoothing=0.1,
-            gradient=True,
+            values, grid, target, LossOptions(label_smoothing=0.1), gradient=True
         )
-        assert gradient is not None
         assert torch.get_num_threads() == count
         results = [total, weight, gradient, native.labels(values, grid, size)]
         results.append(native.confidence(values, grid, size))
@@ -91,12 +85,9 @@ def test_any_size_stride_and_offset(
     target = torch.randint(0, classes, (1, *size), generator=generator, dtype=torch.uint8)
     target[torch.rand(target.shape, generator=generator) < 0.1] = 255
     grid = Grid(stride, offset / 2)
-    options = {"ignore_index": 255, "class_weights": torch.rand(classes), "gradient": True}
-    options["label_smoothing"] = smoothing
-    total, weight, gradient = native.loss_and_gradient(values, grid, target, **options)
-    expected = reference.loss_and_gradient(values.double(), grid, target, **options)
-    assert gradient is not None
-    assert expected[2] is not None
+    options = LossOptions(255, torch.rand(classes), smoothing)
+    total, weight, gradient = native.loss_and_gradient(values, grid, target, options, True)
+    expected = reference.loss_and_gradient(values.double(), grid, target, options, True)
     unit = max(1.0, scale)
     assert total.item() == pytest.approx(expected[0].item(), rel=1e-5, abs=1e-5 * unit)
     assert weight.item() == pytest.approx(expected[1].item(), rel=1e-6)
@@ -115,13 +106,12 @@ def test_no_more_memory_than_a_few_rows() -> None:
     code = (
         "import resource, torch\n"
         "from fullconv.geometry.trace_network import Grid\n"
-        "from fullconv.network.kernels import native\n"
+        "from fullconv.network.kernels import native, reference\n"
         "values = torch.zeros(1, 300, 88, 113)\n"
         "target = torch.zeros(1, 700, 900, dtype=torch.uint8)\n"
-        "options = dict(ignore_index=255, class_weights=None, label_smoothing=0.0, gradient=True)\n"
         "native.labels(values[..., :2, :2], Grid(8, 0), (9, 9))\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "native.loss_and_gradient(values, Grid(8, 0), target, **options)\n"
+        "native.loss_and_gradient(values, Grid(8, 0), target, reference.LossOptions(), True)\n"
         "native.labels(values, Grid(8, 0), (700, 900))\n"
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)\n"
     )
@@ -140,7 +130,7 @@ def test_instructions_are_chosen_and_named() -> None:
 def test_its_absence_is_said_once_and_torch_works(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(native, "_library", lambda: None)
+    monkeypatch.setattr(native, "load_library", lambda: (None, "no compiler"))
     monkeypatch.delenv(library.VARIABLE, raising=False)
     native._print_missing_note.cache_clear()
     values = torch.randn(1, 3, 2, 2)
@@ -149,20 +139,18 @@ def test_its_absence_is_said_once_and_torch_works(
     assert torch.equal(ids, reference.labels(values, Grid(8, 0), (9, 9)))
     message_text = capsys.readouterr().err
     assert message_text.count("\n") == 1
-    assert "no compiled kernels" in message_text
+    assert "no compiled kernels (no compiler)" in message_text
     assert "several times slower" in message_text
     assert "pip install --force-reinstall --no-deps --editable CLONE" in message_text
     native._print_missing_note.cache_clear()
 
 
 def test_its_absence_is_an_error_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "_library", lambda: None)
+    monkeypatch.setattr(native, "load_library", lambda: (None, "no compiler"))
     monkeypatch.setenv(library.VARIABLE, "native")
-    with pytest.raises(
-        FullconvError, match="compiled kernels were requested but are not"
-    ) as caught:
+    message = "compiled kernels were requested but are not"
+    with pytest.raises(FullconvError, match=message) as caught:
         dispatch.labels(torch.zeros(1, 2, 2, 2), Grid(8, 0), (9, 9))
-    assert caught.value.hint is not None
     assert "export FULLCONV_KERNELS=reference" in caught.value.hint
 
 

@@ -89,7 +89,6 @@ def test_the_scores_in_some_rows(
     along: tuple[float, float],
     data: st.DataObject,
 ) -> None:
-    """Of both axes with places of their own."""
     start = data.draw(st.integers(0, size[0] - 1))
     stop = data.draw(st.integers(start + 1, size[0]))
     values = np.random.default_rng(0).normal(size=(3, *cells)).astype(np.float32)

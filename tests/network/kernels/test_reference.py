@@ -1,5 +1,5 @@
-"""What only the torch reference has: strips, reading matrices, and the full scores. That it
-reads as defined is in test_readings.py."""
+"""Strips, interpolation matrices and full scores of the torch reference. test_dispatch.py compares
+it with the definition."""
 
 from __future__ import annotations
 

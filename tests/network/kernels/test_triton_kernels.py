@@ -1,5 +1,5 @@
 """The Triton programs compile for GPUs, which needs none: `cuda` launches them here as far as the
-GPU. What they compute is in test_cuda.py."""
+GPU. test_dispatch.py compares what they compute with the definition."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import torch
 
 from fullconv.geometry.grid import Grid
 from fullconv.network.kernels import cuda
+from fullconv.network.kernels.reference import LossOptions
 
 LAUNCHES = {"labels": 1, "confidence": 1, "loss": 1, "gradient": 4}
 
@@ -70,15 +71,9 @@ def launched(
     scores, grid = torch.zeros(values), Grid(8, 3.5)
     cuda.labels(scores, grid, size)
     cuda.confidence(scores, grid, size)
-    cuda.loss_and_gradient(
-        scores,
-        grid,
-        torch.zeros(values[0], *size, dtype=torch.int64),
-        ignore_index=values[1] % 2,
-        class_weights=None,
-        label_smoothing=0.1,
-        gradient=True,
-    )
+    target = torch.zeros(values[0], *size, dtype=torch.int64)
+    options = LossOptions(values[1] % 2, None, 0.1)
+    cuda.loss_and_gradient(scores, grid, target, options, gradient=True)
     return programs.noted
 
 

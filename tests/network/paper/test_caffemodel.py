@@ -55,13 +55,13 @@ def _by_protobuf(pb: Any) -> bytes:
     from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
     file = descriptor_pb2.FileDescriptorProto(name="net.proto", package="net", syntax="proto2")
-    many, one = 3, 1  # labels
+    repeated, single = 3, 1  # labels
     kinds = {"float": 2, "int64": 3, "string": 9, "message": 11}
     messages = {
-        "Shape": [("dim", 1, many, "int64", "")],
-        "Blob": [("data", 5, many, "float", ""), ("shape", 7, one, "message", "Shape")],
-        "Layer": [("name", 1, one, "string", ""), ("blobs", 7, many, "message", "Blob")],
-        "Net": [("layer", 100, many, "message", "Layer")],
+        "Shape": [("dim", 1, repeated, "int64", "")],
+        "Blob": [("data", 5, repeated, "float", ""), ("shape", 7, single, "message", "Shape")],
+        "Layer": [("name", 1, single, "string", ""), ("blobs", 7, repeated, "message", "Blob")],
+        "Net": [("layer", 100, repeated, "message", "Layer")],
     }
     for name, fields in messages.items():
         message = file.message_type.add(name=name)
@@ -69,7 +69,7 @@ def _by_protobuf(pb: Any) -> bytes:
             entry = message.field.add(name=field, number=index, label=label, type=kinds[kind])
             if of:
                 entry.type_name = f".net.{of}"
-            elif label == many:
+            elif label == repeated:
                 entry.options.packed = True
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-import types
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from caffe_nets import MEAN_BGR, Blobs, drawn_blobs, scores_of
 from others import torchfcn_models
 from torch import Tensor, nn
 
 from fullconv.core.errors import FullconvError
-from fullconv.data.synthetic import scenes as drawn
+from fullconv.data.synthetic import scenes
 from fullconv.geometry.grid import Grid
 from fullconv.geometry.trace_network import trace
 from fullconv.network.backbone import build
@@ -53,16 +53,13 @@ def with_weights(name: str, stride: int, blobs: Blobs) -> FCN:
             if layer not in layers:
                 continue
             conv = layers[layer]
-            assert isinstance(conv, nn.Conv2d)
             first = layer in ("conv1_1", "conv1", "conv1/7x7_s2")
             conv.weight.copy_(weight.flip(1) if first else weight)
-            assert conv.bias is not None
             conv.bias.copy_(bias)
     return net
 
 
 def photo(height: int, width: int, seed: int = 1) -> Tensor:
-    """(1, 3, H, W) uint8 RGB."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (1, 3, height, width), generator=generator, dtype=torch.uint8)
 
@@ -73,7 +70,6 @@ def as_caffe(image: Tensor) -> Tensor:
 
 
 def as_ours(image: Tensor) -> Tensor:
-    """As `Model.normalise` does it with the mean and std of Caffe."""
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (CAFFE_MEAN, CAFFE_STD))
     return (image.float() / 255 - mean) / std
 
@@ -86,30 +82,31 @@ def test_the_original_form_equals_the_caffe_definition(net: str) -> None:
     for size in SIZES:
         image = photo(*size)
         with torch.no_grad():
-            scores, reference_result = ours(as_ours(image)), scores_of(as_caffe(image), blobs, net)
-        full = scores.full()
+            scores, expected = ours(as_ours(image)), scores_of(as_caffe(image), blobs, net)
+        full, scale = scores.full(), expected.abs().max()
         assert full.shape == (1, 5, *size)
-        assert (
-            reference_result.std() > 0.01 * reference_result.abs().max()
-        )  # there is something to compare
-        assert (full - reference_result).abs().max() < 1e-5 * reference_result.abs().max()
-        best = reference_result.topk(2, dim=1).values
-        clear = (best[:, 0] - best[:, 1]) > 1e-4 * reference_result.abs().max()
-        assert (scores.labels().long() == reference_result.argmax(1))[clear].all()
+        assert expected.std() > 0.01 * scale  # there is something to compare
+        assert (full - expected).abs().max() < 1e-5 * scale
+        best = expected.topk(2, dim=1).values
+        clear = (best[:, 0] - best[:, 1]) > 1e-4 * scale
+        assert (scores.labels().long() == expected.argmax(1))[clear].all()
 
 
 def test_every_skip_of_the_test_above_is_heard() -> None:
     blobs, image = drawn_blobs("vgg16", classes=5, width=WIDTH), as_caffe(photo(97, 64))
     scores = {net: scores_of(image, blobs, net) for net in ("32s", "16s", "8s", "8s-atonce")}
-    for one, other in (("32s", "16s"), ("16s", "8s"), ("8s", "8s-atonce")):
-        apart = (scores[one] - scores[other]).abs().max()
-        assert apart > 0.01 * scores[one].abs().max()
+    for coarse, fine in (("32s", "16s"), ("16s", "8s"), ("8s", "8s-atonce")):
+        apart = (scores[coarse] - scores[fine]).abs().max()
+        assert apart > 0.01 * scores[coarse].abs().max()
 
 
 @pytest.mark.parametrize("network", ["FCN32s", "FCN16s", "FCN8s", "FCN8sAtOnce"])
 def test_the_original_form_equals_torchfcn(network: str) -> None:
     """The published package, in full width, where it can be imported."""
-    peer = torchfcn(network)(n_class=5).eval()
+    models = torchfcn_models()
+    if models is None:
+        pytest.skip("torchfcn is not installed (pip install --no-deps --target DIR torchfcn)")
+    peer = getattr(models, network)(n_class=5).eval()
     name = "paper:vgg16-atonce" if network == "FCN8sAtOnce" else "paper:vgg16"
     ours = FCN(name, 5, stride=int("".join(c for c in network[3:] if c.isdigit()))).eval()
     state = peer.state_dict()
@@ -124,15 +121,8 @@ def test_the_original_form_equals_torchfcn(network: str) -> None:
     for height, width in SIZES:
         image = 60 * torch.randn(1, 3, height, width)
         with torch.no_grad():
-            reference_result, full = peer(image), ours(image).full()
-        assert (full - reference_result).abs().max() < 1e-4 * reference_result.abs().max()
-
-
-def torchfcn(network: str) -> Any:
-    models = torchfcn_models()
-    if models is None:
-        pytest.skip("torchfcn is not installed (pip install --no-deps --target DIR torchfcn)")
-    return getattr(models, network)
+            expected, full = peer(image), ours(image).full()
+        assert (full - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
 @pytest.mark.parametrize(
@@ -163,16 +153,8 @@ def test_googlenets_field_in_the_papers_table_counts_the_average_pooling() -> No
     """Its text says that the pooling was discarded, its table 907; without it are 715."""
     backbone, _ = nets.build_paper_backbone(narrow("googlenet"))
     assert trace(backbone)[-1].field == 715
-    assert trace(nn.Sequential(_Last(backbone), nn.AvgPool2d(7, 1)))[0].field == 907
-
-
-class _Last(nn.Module):
-    def __init__(self, backbone: nn.Module) -> None:
-        super().__init__()
-        self.backbone = backbone
-
-    def forward(self, x: Tensor) -> Any:
-        return self.backbone(x)[-1]
+    pooled = nn.Sequential(*backbone.children(), nn.AvgPool2d(7, 1))
+    assert trace(pooled)[0].field == 907
 
 
 def steps_of(name: str, stride: int) -> list[tuple[int, int]]:
@@ -206,7 +188,6 @@ def test_kernels_and_crop_offsets_are_the_published_ones(
 
 
 def caffes_cells(pixels: int, *, ceil: bool) -> int:
-    """Of fc7 in FCN-VGG16."""
     size = pixels + 2 * 100 - 2
     for _ in range(5):
         size = math.ceil(size / 2) if ceil else size // 2
@@ -258,18 +239,17 @@ def test_dropout_is_of_single_elements() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "border", "silent"),
-    [("vgg16", "zeros", True), ("vgg16-aligned", "replicate", False)],
+    ("name", "border", "silent"), [("vgg16", "zeros", True), ("vgg16-aligned", "replicate", False)]
 )
 def test_released_networks_start_with_scores_of_zero(name: str, border: str, silent: bool) -> None:
     net = FCN(narrow(name), 3, stride=8)
     assert net.border == border
     weights = [score.weight.abs().max() for score in net.score.values()]
-    assert (max(weights) == 0) == silent  # type: ignore[operator]
+    assert (max(weights) == 0) == silent
     target = torch.zeros(1, 40, 40, dtype=torch.uint8)
     loss = net(torch.randn(1, 3, 40, 40)).loss(target)
     loss.backward()
-    assert net.score["stride32"].weight.grad.abs().max() > 0  # type: ignore[union-attr,operator]
+    assert net.score["stride32"].weight.grad.abs().max() > 0
     if silent:
         assert float(loss.detach()) == pytest.approx(math.log(3))
 
@@ -301,10 +281,9 @@ def test_weights_of_a_classifier_carry_over(tmp_path: Path, layout: str, suffix:
 
     torch.manual_seed(2)
     network = classifier([4, 8, 16, 32, 32], 256).eval()
-    names = list(network.state_dict())
     with torch.device("meta"):
-        reference = torchvision_vgg16()
-    assert names == list(reference.state_dict())
+        wide = torchvision.models.vgg16(init_weights=False)
+    assert list(network.state_dict()) == list(wide.state_dict())
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     if layout == "timm":  # it keeps the two as convolutions
         for name, (at, kernel) in {"fc1": (0, 7), "fc2": (3, 1)}.items():
@@ -314,30 +293,22 @@ def test_weights_of_a_classifier_carry_over(tmp_path: Path, layout: str, suffix:
         for part in ("weight", "bias"):
             state[f"head.fc.{part}"] = state.pop(f"classifier.6.{part}")
     path = tmp_path / f"vgg16{suffix}"
-    (save_file if suffix == ".safetensors" else torch.save)(state, path)  # type: ignore[operator]
+    (save_file if suffix == ".safetensors" else torch.save)(state, path)
     card = replace(narrow("vgg16-aligned"), weights=path)
     backbone = build(card, stride=32).eval()
     assert backbone.card.mean == (0.485, 0.456, 0.406)
     image = torch.randn(1, 3, 224, 224)
     with torch.no_grad():
-        reference_result = F.relu(network.classifier[:4](network.features(image).flatten(1)))  # type: ignore
+        expected = F.relu(network.classifier[:4](network.features(image).flatten(1)))
         (feature,) = backbone(image)
-    assert reference_result.std() > 0.01
-    torch.testing.assert_close(feature[:, :, 3, 3], reference_result, rtol=1e-4, atol=1e-5)
-
-
-def torchvision_vgg16() -> nn.Module:
-    from torchvision.models import vgg16
-
-    network: nn.Module = vgg16(init_weights=False)
-    return network
+    assert expected.std() > 0.01
+    torch.testing.assert_close(feature[:, :, 3, 3], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_torchvisions_alexnet_carries_over(tmp_path: Path) -> None:
-    from torchvision.models import alexnet
-
     with torch.device("meta"):
-        shapes = {name: tuple(t.shape) for name, t in alexnet().state_dict().items()}
+        wide = torchvision.models.alexnet().state_dict()
+    shapes = {name: tuple(tensor.shape) for name, tensor in wide.items()}
     torch.manual_seed(2)
 
     def narrowed(shape: tuple[int, ...]) -> list[int]:
@@ -365,36 +336,19 @@ def test_torchvisions_alexnet_carries_over(tmp_path: Path) -> None:
     torch.testing.assert_close(feature[:, :, 2, 2], x, rtol=1e-4, atol=1e-4)
 
 
-def test_pretrained_takes_torchvisions_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torchvision
-
+def test_pretrained_takes_torchvisions_weights(publish: Any) -> None:
     torch.manual_seed(2)
     state = classifier([4, 8, 16, 32, 32], 256).state_dict()
-    asked: list[Any] = []
-
-    class Weights:
-        def get_state_dict(self, **options: Any) -> Any:
-            asked.append(options)
-            return state
-
-    chosen = types.SimpleNamespace(DEFAULT=Weights())
-    monkeypatch.setattr(torchvision.models, "get_model_weights", lambda name: chosen)
+    requests = publish(state)
     backbone = build(narrow("vgg16"), stride=8, pretrained=True)
-    assert asked == [{"progress": True, "check_hash": True}]
+    assert requests == [{"progress": True, "check_hash": True}]
     kernel = backbone.pyramid.get_submodule("conv1_1").weight
-    assert torch.equal(kernel, state["features.0.weight"])  # type: ignore[arg-type]
+    assert torch.equal(kernel, state["features.0.weight"])
     assert "ImageNet" in backbone.card.pretrained_on
 
 
-def test_weights_out_of_reach_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torchvision
-
-    class Weights:
-        def get_state_dict(self, **_options: Any) -> Any:
-            raise OSError("no route to host")
-
-    chosen = types.SimpleNamespace(DEFAULT=Weights())
-    monkeypatch.setattr(torchvision.models, "get_model_weights", lambda name: chosen)
+def test_weights_out_of_reach_are_said(publish: Any) -> None:
+    publish(OSError("no route to host"))
     with pytest.raises(FullconvError, match=r"weights of vgg16 are not on this .*no route"):
         build(narrow("vgg16"), stride=8, pretrained=True)
     with pytest.raises(FullconvError, match="no weights of alexnet to download") as caught:
@@ -403,39 +357,35 @@ def test_weights_out_of_reach_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "message", "hint"),
+    ("backbone", "message", "hint"),
     [
-        (lambda: FCN("paper:vgg19", 2), "the paper has no network 'vgg19'", "paper:vgg16"),
+        ("paper:vgg19", "the paper has no network 'vgg19'", "paper:vgg16"),
+        ("paper:vgg16-small", "no network 'vgg16-small'; choose from", "paper:vgg16"),
         (
-            lambda: FCN("paper:vgg16-small", 2),
-            "no network 'vgg16-small'; choose from",
-            "paper:vgg16",
-        ),
-        (
-            lambda: FCN(BackboneCard("paper", "vgg19"), 2),
+            BackboneCard("paper", "vgg19"),
             "no network 'vgg19'; choose from vgg16, alexnet, alexnet_owt, googlenet.",
             'name = "vgg16"',
         ),
         (
-            lambda: FCN(BackboneCard("paper", "vgg16", {"form": "new"}), 2),
+            BackboneCard("paper", "vgg16", {"form": "new"}),
             "options of vgg16 are {'form': 'new'}; expected only form (original or aligned)",
             "options = { form",
         ),
         (
-            lambda: FCN(BackboneCard("paper", "vgg16", {"depth": 3}), 2),
+            BackboneCard("paper", "vgg16", {"depth": 3}),
             "options of vgg16 are {'depth': 3}; expected only form",
             "options = { form",
         ),
         (
-            lambda: FCN(narrow("alexnet"), 2, stride=4),
+            narrow("alexnet"),
             "alexnet has no feature map at stride 4. Its strides are: 8, 16, 32.",
             "--stride 8",
         ),
     ],
 )
-def test_errors_read_well(make: Any, message: str, hint: str) -> None:
+def test_errors_read_well(backbone: Any, message: str, hint: str) -> None:
     with pytest.raises(FullconvError) as caught:
-        make()
+        FCN(backbone, 2, stride=4)
     assert message in caught.value.message
     assert hint in caught.value.hint
 
@@ -446,7 +396,7 @@ def test_it_trains_saves_and_predicts_from_the_command_line(
     from fullconv.cli.main import run
 
     data = tmp_path / "data"
-    drawn.write(data, train=2, val=1, test=1, size=(48, 64))
+    scenes.write(data, train=2, val=1, test=1, size=(48, 64))
     card = tmp_path / "card.toml"
     card.write_text(
         'source = "paper"\nname = "vgg16"\noptions = { form = "original", width = 0.0625 }\n'

@@ -6,7 +6,7 @@ import pytest
 import torch
 from caffe_nets import Blobs, drawn_blobs
 from caffemodel import write_caffemodel
-from torch import Tensor, nn
+from torch import nn
 
 from fullconv.core.errors import FullconvError
 from fullconv.network.backbone_card import BackboneCard
@@ -59,7 +59,6 @@ def test_caffes_weights_by_name(tmp_path: Path, name: str, legacy: bool) -> None
         weight, bias = blobs[layer]
         # The first convolution read blue, green, red.
         assert torch.equal(conv.weight, weight if number else weight[:, [2, 1, 0]]), layer
-        assert conv.bias is not None
         assert torch.equal(conv.bias, bias), layer
 
 
@@ -81,33 +80,24 @@ def test_caffes_mean_is_in_rgb() -> None:
     ("change", "message"),
     [
         (
-            {"conv4_2": None},
+            {"conv4_2": []},
             "2 tensors are missing: conv4_2.weight (32, 32, 3, 3), conv4_2.bias (32,)",
         ),
+        ({"conv3_1": [(9, 4, 3, 3), (9,)]}, "conv3_1.weight (9, 4, 3, 3), expected (16, 8, 3, 3)"),
+        ({"fc6": [(256, 1567), (256,)]}, "fc6.weight (256, 1567), expected (256, 32, 7, 7)"),
+        ({"fc7": [(256, 256, 1, 1)]}, "1 tensor is missing: fc7.bias"),
         (
-            {"conv3_1": [torch.zeros(9, 4, 3, 3), torch.zeros(9)]},
-            "conv3_1.weight (9, 4, 3, 3), expected (16, 8, 3, 3)",
-        ),
-        (
-            {"fc6": [torch.zeros(256, 1567), torch.zeros(256)]},
-            "fc6.weight (256, 1567), expected (256, 32, 7, 7)",
-        ),
-        ({"fc7": [torch.zeros(256, 256, 1, 1)]}, "1 tensor is missing: fc7.bias"),
-        (
-            {"conv5_4": [torch.zeros(16, 16, 3, 3), torch.zeros(16)]},
+            {"conv5_4": [(16, 16, 3, 3), (16,)]},
             "2 tensors are not part of the network: conv5_4.weight (16, 16, 3, 3)",
         ),
-        (
-            {f"extra{i}": [torch.zeros(1)] for i in range(7)},
-            "extra3.weight (1,) and 3 more.",
-        ),
+        ({f"extra{i}": [(1,)] for i in range(7)}, "extra3.weight (1,) and 3 more."),
     ],
 )
 def test_a_layer_that_does_not_fit_is_named(
-    tmp_path: Path, change: dict[str, list[Tensor] | None], message: str
+    tmp_path: Path, change: dict[str, list[tuple[int, ...]]], message: str
 ) -> None:
-    blobs: dict[str, list[Tensor] | None] = {**backbone_blobs("vgg16"), **change}
-    remaining = {name: parts for name, parts in blobs.items() if parts is not None}
+    changed = {name: [torch.zeros(shape) for shape in shapes] for name, shapes in change.items()}
+    remaining = {**backbone_blobs("vgg16"), **changed}
     backbone = backbone_of("vgg16")
     before = {name: value.clone() for name, value in backbone.state_dict().items()}
     with pytest.raises(FullconvError) as caught:

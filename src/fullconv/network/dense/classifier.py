@@ -13,8 +13,9 @@ from torch import nn
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import join, msg
-from fullconv.network.backbone import resolve_card, timm_classifier, torchvision_classifier
+from fullconv.network.backbone import resolve_card
 from fullconv.network.backbone_card import BackboneCard
+from fullconv.network.classifiers import timm_classifier, torchvision_classifier
 
 USUAL_SIZE = 224
 _OFFERED = 6  # similar names in an error
@@ -22,20 +23,11 @@ _OFFERED = 6  # similar names in an error
 
 @dataclass(frozen=True)
 class Classifier:
-    """A classifier of images.
+    """A classifier of images."""
 
-    Args:
-        module: maps (N, 3, H, W) to class scores (N, K), in evaluation mode.
-        card: its origin, and the mean and standard deviation of its images.
-        size: H = W of its own images, in pixels.
-
-    >>> load_classifier("resnet18").size
-    224
-    """
-
-    module: nn.Module
-    card: BackboneCard
-    size: int
+    module: nn.Module  # maps (N, 3, H, W) to class scores (N, K), in evaluation mode
+    card: BackboneCard  # its origin, and the mean and standard deviation of its images
+    size: int  # H = W of its own images, in pixels
 
     @property
     def name(self) -> str:
@@ -52,13 +44,7 @@ def load_classifier(
     size: int | None = None,
 ) -> Classifier:
     """Load a classifier from timm ("resnet18"), torchvision ("torchvision:NAME") or a backbone
-    card, or copy a module.
-
-    Args:
-        classifier: its name, the path of a card (.toml), a card, or a module.
-        pretrained: load the source's published weights (downloaded once). A card has its own
-            weights.
-        size: H = W of its images, in pixels. Default: the source's size, or else 224.
+    card, or copy a module. The arguments are those of `convolutionalize`.
 
     Raises:
         FullconvError: the name is unknown, the weights cannot be downloaded, or the size is below
@@ -85,16 +71,14 @@ def load_classifier(
         card = replace(card, mean=mean, std=std)
     height, width = (size, size) if size is not None else properties["size"]
     if height != width or height < 1:
-        raise FullconvError(
-            msg(
-                "the images of {name} are {height} x {width} pixels (height x width); expected a "
-                "square of 1 pixel or more.",
-                name=card.name,
-                height=height,
-                width=width,
-            ),
-            "size=224",
+        message = msg(
+            "the images of {name} are {height} x {width} pixels (height x width); expected a "
+            "square of 1 pixel or more.",
+            name=card.name,
+            height=height,
+            width=width,
         )
+        raise FullconvError(message, "size=224")
     return Classifier(module.eval(), card, height)
 
 
@@ -113,10 +97,8 @@ def _image_properties(module: nn.Module, card: BackboneCard) -> dict[str, Any]:
 
 
 def class_names(card: BackboneCard, num_classes: int) -> tuple[str, ...]:
-    """Return the names of a classifier's classes, from timm's lists of ImageNet and its supersets.
-
-    Empty for a user's module, for other numbers of classes, and if the card names other training
-    data.
+    """Return the names of a classifier's classes, from timm's lists of ImageNet and its supersets;
+    empty for a user's module, for other numbers of classes, and for other training data.
 
     >>> class_names(BackboneCard("timm", "resnet18"), 1000)[281]
     'tabby, tabby cat'
@@ -132,12 +114,8 @@ def class_names(card: BackboneCard, num_classes: int) -> tuple[str, ...]:
 
 
 def find_class(wanted: str, names: Sequence[str], num_classes: int) -> int:
-    """Return the id of a class.
-
-    Args:
-        wanted: its id in digits, its whole name, or one of its words, in any case.
-        names: of all classes; may be empty.
-        num_classes: K.
+    """Return the id of a class, given as digits, as its whole name, or as one of its words, in any
+    case. `names` are those of all classes; may be empty.
 
     Raises:
         FullconvError: no class, or more than one, has this name.
@@ -149,20 +127,17 @@ def find_class(wanted: str, names: Sequence[str], num_classes: int) -> int:
     if text.isdecimal():
         if int(text) < num_classes:
             return int(text)
-        raise FullconvError(
-            msg("there is no class {id}; the ids are 0 to {last}.", id=text, last=num_classes - 1),
-            "--class 0",
+        message = msg(
+            "there is no class {id}; the ids are 0 to {last}.", id=text, last=num_classes - 1
         )
+        raise FullconvError(message, "--class 0")
     if not names:
-        raise FullconvError(
-            msg(
-                "class {name!r} cannot be found: this classifier has {count} classes without "
-                "names.",
-                name=wanted,
-                count=num_classes,
-            ),
-            msg("--class 0   # the class's id"),
+        message = msg(
+            "class {name!r} cannot be found: this classifier has {count} classes without names.",
+            name=wanted,
+            count=num_classes,
         )
+        raise FullconvError(message, msg("--class 0   # the class's id"))
 
     # Prefer the whole name, then the first word, then any word: "cardigan" is the garment, not the
     # corgi "Cardigan, Cardigan Welsh corgi".
@@ -174,24 +149,20 @@ def find_class(wanted: str, names: Sequence[str], num_classes: int) -> int:
     if len(matches) == 1:
         return matches[0]
     if matches:
-        raise FullconvError(
-            msg(
-                "{name!r} is the name of {count} classes: {classes}.",
-                name=wanted,
-                count=len(matches),
-                classes=", ".join(f"{names[k]!r} ({k})" for k in matches),
-            ),
-            f"--class {matches[0]}",
+        message = msg(
+            "{name!r} is the name of {count} classes: {classes}.",
+            name=wanted,
+            count=len(matches),
+            classes=", ".join(f"{names[k]!r} ({k})" for k in matches),
         )
+        raise FullconvError(message, f"--class {matches[0]}")
     similar = _similar_words(text, names)
     message = msg("no class has the name {name!r}.", name=wanted)
     if not similar:
         raise FullconvError(message, msg("--class 0   # a class's id"))
     listed = ", ".join(f"{word!r} ({k})" for word, k in similar)
-    raise FullconvError(
-        join([message, msg("Similar names: {names}.", names=listed)], " "),
-        f'--class "{similar[0][0]}"',
-    )
+    message = join([message, msg("Similar names: {names}.", names=listed)], " ")
+    raise FullconvError(message, f'--class "{similar[0][0]}"')
 
 
 def _similar_words(text: str, names: Sequence[str]) -> list[tuple[str, int]]:

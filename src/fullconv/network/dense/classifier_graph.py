@@ -21,7 +21,7 @@ from fullconv.core.i18n import Message, join, msg
 from fullconv.core.text import first_line
 from fullconv.geometry.op_rules import iter_tensors
 from fullconv.geometry.positions import SpatialLayout, State, Untracked, layout_of
-from fullconv.geometry.trace_network import run_on_device, run_on_meta
+from fullconv.geometry.trace_network import forward_hooks, run_on_device, run_on_meta
 from fullconv.geometry.tracer import run_traced
 
 # Layers of the head that stay closed, so that each is rewritten in one piece.
@@ -32,25 +32,14 @@ RUN_ERRORS = (RuntimeError, AssertionError, ValueError, TypeError, IndexError)
 
 @dataclass(frozen=True)
 class ClassifierGraph:
-    """A classifier as a graph.
+    """A classifier as a graph."""
 
-    Args:
-        network: computes what the classifier computes in evaluation mode.
-        values: the result of each node for an image of the classifier's own size, by the node's
-            name: traced tensors on the meta device, or sizes and similar.
-        backbone: the names of the nodes that lead to feature maps. The others are the head.
-        state: of the scores.
-
-    >>> import timm
-    >>> graph = trace_classifier(timm.create_model("test_resnet"), 96, "test_resnet")
-    >>> graph.values[graph.borders[0]].shape
-    torch.Size([1, 96, 3, 3])
-    """
-
-    network: fx.GraphModule
+    network: fx.GraphModule  # computes what the classifier computes in evaluation mode
+    # The result of each node for an image of the classifier's own size, by the node's name: traced
+    # tensors on the meta device, or sizes and similar.
     values: dict[str, Any]
-    backbone: frozenset[str]
-    state: State | None
+    backbone: frozenset[str]  # names of the nodes that lead to feature maps; the rest is the head
+    state: State | None  # of the scores
 
     @property
     def borders(self) -> list[str]:
@@ -65,27 +54,16 @@ class ClassifierGraph:
 
 
 def trace_classifier(classifier: nn.Module, size: int, name: str) -> ClassifierGraph:
-    """Return the graph of a classifier.
-
-    Args:
-        classifier: maps (N, 3, H, W) to class scores (N, K).
-        size: H = W of its own images, in pixels.
-        name: of the classifier, for messages.
-
-    Raises:
-        FullconvError: the classifier does not run on such an image, or cannot be traced.
-    """
+    """Return the graph of a classifier of images of H = W = `size` pixels; messages use `name`."""
     with _closed_modules(classifier) as closed:
         output = trace_output(classifier, (size, size), name)
     if not isinstance(output, Tensor) or output.ndim != 2:
-        raise FullconvError(
-            msg(
-                "{name} returns {output} for one image; a classifier returns scores (1, K).",
-                name=name,
-                output=tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__,
-            ),
-            'fc.convolutionalize("resnet18")',
+        message = msg(
+            "{name} returns {output} for one image; a classifier returns scores (1, K).",
+            name=name,
+            output=tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__,
         )
+        raise FullconvError(message, 'fc.convolutionalize("resnet18")')
     network = _graph(classifier, closed, name, layout_of(output))
     values: dict[str, Any] = {}
     trace_output(_recording_module(network, values), (size, size), name)
@@ -132,18 +110,7 @@ def _recording_module(network: fx.GraphModule, values: dict[str, Any]) -> nn.Mod
 
 
 class Recorder(fx.Interpreter):
-    """Run a graph and record the results of its nodes.
-
-    Args:
-        network: the graph.
-        values: to fill, by the nodes' names.
-        only: names of the nodes to record; default: all.
-
-    >>> import torch
-    >>> values: dict[str, Any] = {}
-    >>> Recorder(fx.symbolic_trace(nn.Linear(3, 4)), values).run(torch.zeros(2, 3)).shape
-    torch.Size([2, 4])
-    """
+    """Run a graph and record the results of its nodes (only some) in `values`, by their names."""
 
     def __init__(
         self, network: fx.GraphModule, values: dict[str, Any], only: Collection[str] | None = None
@@ -166,8 +133,7 @@ class Recorder(fx.Interpreter):
 
 @contextmanager
 def _closed_modules(classifier: nn.Module) -> Iterator[set[str]]:
-    """Yield a set that is filled while the classifier runs: the names of the modules that return
-    feature maps."""
+    """Yield a set that fills with the names of modules that return feature maps, as they run."""
     closed: set[str] = set()
     opened: set[str] = set()
 
@@ -178,7 +144,7 @@ def _closed_modules(classifier: nn.Module) -> Iterator[set[str]]:
             tokens = bool(tracked) and all(tracked) and not layer  # closed, to name it in an error
             if not tokens and not _belongs_to_backbone(output, collapsed=False):
                 opened.add(name)
-            if type(module) in (nn.AvgPool2d, nn.MaxPool2d) and collapses(given[0], output):
+            if type(module) in (nn.AvgPool2d, nn.MaxPool2d) and _collapses(given[0], output):
                 # Pooling of the whole map, written with a fixed size.
                 parts = name.split(".")
                 opened.update(".".join(parts[:n]) for n in range(1, len(parts) + 1))
@@ -186,20 +152,12 @@ def _closed_modules(classifier: nn.Module) -> Iterator[set[str]]:
 
         return hook
 
-    handles = [
-        child.register_forward_hook(record(name))
-        for name, child in classifier.named_modules()
-        if name
-    ]
-    try:
+    with forward_hooks(classifier, record):
         yield closed
-    finally:
-        for handle in handles:
-            handle.remove()
-        closed -= opened
+    closed -= opened
 
 
-def collapses(given: Tensor, output: Tensor) -> bool:
+def _collapses(given: Tensor, output: Tensor) -> bool:
     """Return whether a pooling makes one cell of a map of several."""
     return tuple(output.shape[2:]) == (1, 1) != tuple(given.shape[2:])
 
@@ -246,10 +204,8 @@ def _graph(
                 name=name,
                 error=first_line(error)[:200],
             )
-            raise FullconvError(
-                with_whole_image_note(message, state),
-                msg("move `if` and loops over tensors into modules that return feature maps"),
-            ) from error
+            hint = msg("move `if` and loops over tensors into modules that return feature maps")
+            raise FullconvError(with_whole_image_note(message, state), hint) from error
 
 
 def with_whole_image_note(message: Message, state: State | None) -> Message:
@@ -270,8 +226,7 @@ def whole_image_operations(state: State | None) -> list[str]:
 
 
 def _find_backbone(network: fx.GraphModule, values: dict[str, Any]) -> frozenset[str]:
-    """Return the nodes that feature maps are computed from, and those that do not depend on the
-    image."""
+    """Return the nodes that lead to feature maps, and those that do not depend on the image."""
     collapsed: set[fx.Node] = set()
     backbone: set[str] = set()
     for node in network.graph.nodes:
@@ -303,17 +258,17 @@ def _belongs_to_backbone(value: Any, collapsed: bool) -> bool:
 def is_feature_map(state: State | None) -> bool:
     """Return whether a tensor has rows, columns, channels and a batch, in any order; no tokens and
     no parts of windows."""
-    along = (
-        [dim for dim in state.dims if dim is not None] if isinstance(state, SpatialLayout) else []
-    )
-    return sorted(map(str, along)) == ["(0, 1)", "(1, 1)"] and len(state.dims) == 4  # type: ignore[union-attr]
+    if not isinstance(state, SpatialLayout):
+        return False
+    along = [str(dim) for dim in state.dims if dim is not None]
+    return len(state.dims) == 4 and sorted(along) == ["(0, 1)", "(1, 1)"]
 
 
 def _is_collapse(node: fx.Node, values: dict[str, Any]) -> bool:
     if node.op != "call_function" or operation(node) not in POOLS:
         return False
     given = values[node.all_input_nodes[0].name]
-    return given.ndim == 4 and collapses(given, values[node.name])
+    return given.ndim == 4 and _collapses(given, values[node.name])
 
 
 def operation(node: fx.Node) -> str:

@@ -1,9 +1,8 @@
 """Convolutionalize any classifier (Long et al. 2015, section 3.1 and figure 2).
 
-A classifier that looks at 224 x 224 pixels computes one row of scores. Its fully connected layers
-are convolutions that cover their whole input, so the same weights can slide over a larger image and
-compute scores at every cell in one pass. The head is rewritten by `fullconv.network.dense.rewrite`;
-the backbone stays as it is.
+The fully connected layers of a classifier are convolutions that cover their whole input, so the
+same weights can slide over a larger image and compute scores at every cell in one pass. The head is
+rewritten by `fullconv.network.dense.rewrite`; the backbone stays as it is.
 
 Two equalities hold, and are proven on random images for every network:
 
@@ -55,43 +54,27 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Proof:
-    """Largest differences of a proof, relative to the largest score.
+    """Largest differences of a proof, relative to the largest score."""
 
-    Args:
-        native: between the dense network and the classifier, on an image of the classifier's size.
-        windows: between the dense network on a larger image and the classifier's own head on each
-            window of the backbone's feature map.
-        cells: (h, w) of that larger image.
-
-    >>> convolutionalize("test_resnet", size=96).proof.cells
-    (2, 3)
-    """
-
-    native: float
+    native: float  # to the classifier, on an image of its own size
+    # On a larger image: to the classifier's own head on each window of the backbone's feature map.
     windows: float
-    cells: tuple[int, int]
+    cells: tuple[int, int]  # (h, w) of that larger image
 
 
 class DenseClassifier(nn.Module):
     """A classifier that computes scores at every cell. Made by `convolutionalize`.
 
     Attributes:
-        network: maps (N, 3, H, W) to (N, K, h, w); in evaluation mode, without the dropout of the
-            classifier's head.
         name: of the classifier, "timm resnet18".
         card: its origin; mean and std of its images.
         size: H = W of the classifier's own images and of each cell's window, in pixels.
         grid: the positions of the cells. Cell i's window begins at pixel `stride * i`. What it sees
             is centered on `grid.center(i)` and may extend beyond the window, because of padding.
         names: of the classes, "tabby, tabby cat"; empty if unknown.
-        num_classes: K.
         step: 1, or: only sizes of `size` plus a multiple of `step` pixels have the classifier's
             padding (or are accepted at all). Larger images are cropped to such a size.
         proof: how closely it equals the classifier.
-
-    >>> dense = convolutionalize("test_resnet", size=96)
-    >>> dense(torch.zeros(1, 3, 128, 192)).shape
-    torch.Size([1, 1000, 2, 4])
     """
 
     def __init__(
@@ -115,11 +98,8 @@ class DenseClassifier(nn.Module):
         return self.grid.field <= self.size
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the scores (before softmax, N, K, h, w) of normalized images (N, 3, H, W).
-
-        Raises:
-            FullconvError: an image is smaller than the classifier's own.
-        """
+        """Return the scores (before softmax, N, K, h, w) of normalized images (N, 3, H, W), which
+        must be at least as large as the classifier's own."""
         height, width = images.shape[2:]
         if min(height, width) < self.size:
             raise FullconvError(
@@ -139,8 +119,7 @@ class DenseClassifier(nn.Module):
         return scores
 
     def window(self, row: int, column: int) -> tuple[int, int, int, int]:
-        """Return the window of a cell, (top, left, bottom, right) in pixels, the last two
-        exclusive."""
+        """Return a cell's window (top, left, bottom, right) in pixels, the last two exclusive."""
         top, left = (round(self.grid.stride) * cell for cell in (row, column))
         return top, left, top + self.size, left + self.size
 
@@ -187,16 +166,13 @@ def convolutionalize(
 ) -> DenseClassifier:
     """Return a classifier as a network that classifies every window of a larger image in one pass.
 
-    Fully connected layers become convolutions with the same weights (VGG's fc6 7x7, fc7 1x1),
-    pooling over the map becomes pooling with windows of the map's size on the classifier's own
-    images, at stride 1; flattening and dropout vanish. The module's docstring describes the proven
-    equalities.
+    Fully connected layers become convolutions with the same weights (VGG's fc6 7x7, fc7 1x1). The
+    module's docstring describes the proven equalities.
 
     Args:
         classifier: a timm name ("resnet18"), "torchvision:NAME", the path of a backbone card, a
             card, or a module that maps (N, 3, H, W) to (N, K). A module is copied.
-        pretrained: load the source's published weights (downloaded once). A card has its own
-            weights.
+        pretrained: load the source's published weights (downloaded once), not a card's own.
         size: H = W of the classifier's own images, in pixels. Default: the source's size, or 224.
 
     Raises:
@@ -249,10 +225,8 @@ def _trace_larger(
             size=classifier.size,
             error=error.message,
         )
-        raise FullconvError(
-            with_whole_image_note(message, graph.state),
-            msg('fc.convolutionalize("resnet18")   # or another without position embeddings'),
-        ) from error
+        hint = msg('fc.convolutionalize("resnet18")   # or another without position embeddings')
+        raise FullconvError(with_whole_image_note(message, graph.state), hint) from error
     rows, columns = output.shape[2:]
     if (rows, columns) != (2, 3):
         raise FullconvError(
@@ -276,26 +250,18 @@ def _trace_larger(
 
 
 def _step(network: nn.Module, classifier: Classifier, grid: Grid) -> int:
-    """Return 1, or the stride if other sizes have different padding or are not accepted.
-
-    Tests sizes that change the parity of one level each, and one that changes as many as possible.
-    """
+    """Return 1, or the stride if other sizes have different padding or are not accepted. Tests
+    sizes that change the parity of one level each, and one that changes as many as possible."""
     stride = round(grid.stride)
     levels = max(1, math.ceil(math.log2(stride)))
 
-    def parities(n: int) -> list[int]:
-        """Return the parity of each level, which is half of the one before, rounded up."""
-        odd = []
-        for _ in range(levels):
-            odd.append(n % 2)
-            n = -(-n // 2)
-        return odd
+    def changed_levels(size: int) -> int:
+        """Count the levels of another parity, each half as large as the one before, rounded up."""
+        sizes = [(-(-size // 2**n), -(-classifier.size // 2**n)) for n in range(levels)]
+        return sum(a % 2 != b % 2 for a, b in sizes)
 
-    own = parities(classifier.size)
-    different = max(
-        range(classifier.size + 1, classifier.size + 2**levels + 1),
-        key=lambda n: sum(a != b for a, b in zip(own, parities(n), strict=True)),
-    )
+    others = range(classifier.size + 1, classifier.size + 2**levels + 1)
+    different = max(others, key=changed_levels)
     sizes = [classifier.size + 2**level for level in range(levels)]
     sizes += [different] * (2 - levels % 2)  # an even number: two sizes are rows and columns
     for size in zip(sizes[0::2], sizes[1::2], strict=True):
@@ -309,10 +275,7 @@ def _step(network: nn.Module, classifier: Classifier, grid: Grid) -> int:
 
 
 def _prove(
-    classifier: Classifier,
-    graph: ClassifierGraph,
-    network: fx.GraphModule,
-    larger: tuple[int, int],
+    classifier: Classifier, graph: ClassifierGraph, network: fx.GraphModule, larger: tuple[int, int]
 ) -> Proof:
     """Compare the dense network and the classifier on images of normal noise."""
     like = next(classifier.module.parameters(), torch.zeros(()))
@@ -334,26 +297,20 @@ def _prove(
                 for j in range(columns)
             )
     except RUN_ERRORS as error:
-        raise FullconvError(
-            msg(
-                "{name} does not run: {error}",
-                name=classifier.name,
-                error=first_line(error)[:200],
-            ),
-            msg("classifier(torch.zeros(1, 3, 224, 224))   # must run"),
-        ) from error
+        reason = first_line(error)[:200]
+        message = msg("{name} does not run: {error}", name=classifier.name, error=reason)
+        hint = msg("classifier(torch.zeros(1, 3, 224, 224))   # must run")
+        raise FullconvError(message, hint) from error
     return Proof(native, windows, (rows, columns))
 
 
 def _difference(scores: Tensor, expected: Tensor) -> float:
-    """Return the largest difference, relative to the largest score."""
     scale = float(expected.double().abs().max()) or 1.0
     return float((scores.double() - expected.double()).abs().max()) / scale
 
 
 def _head_scores(graph: ClassifierGraph, maps: dict[str, Tensor], row: int, column: int) -> Tensor:
-    """Return the scores that the classifier's own head computes from one window of the feature
-    maps."""
+    """Return the scores of the classifier's own head for one window of the feature maps."""
     values: dict[fx.Node, Any] = {}
     for node in graph.network.graph.nodes:
         if node.name in graph.backbone and node.op != "get_attr":
@@ -365,8 +322,7 @@ def _head_scores(graph: ClassifierGraph, maps: dict[str, Tensor], row: int, colu
 
 
 def _window(value: Any, native: Any, row: int, column: int) -> Any:
-    """Return the part of a feature map, from a cell on, that has the size of the classifier's own
-    map."""
+    """Return the part of a map, from a cell on, that has the size of the classifier's own map."""
     layout = layout_of(native)
     if not isinstance(layout, SpatialLayout):  # a size or a weight
         return value if isinstance(native, Tensor) else native

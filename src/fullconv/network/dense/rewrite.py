@@ -29,15 +29,8 @@ from fullconv.network.dense.tensor_layout import POOLED, HeadRewriter, Unsupport
 
 
 def rewrite_head(classifier: ClassifierGraph, name: str) -> fx.GraphModule:
-    """Return the network that computes (N, K, h, w) where the classifier computes (N, K).
-
-    Args:
-        classifier: as a graph.
-        name: of the classifier, for messages.
-
-    Raises:
-        FullconvError: an operation of the head cannot slide; it is named.
-    """
+    """Return the network that computes (N, K, h, w) where the classifier computes (N, K). An error
+    names the operation of the head that cannot slide."""
     network = fx.GraphModule(
         classifier.network,
         copy.deepcopy(classifier.network.graph),
@@ -53,10 +46,8 @@ def rewrite_head(classifier: ClassifierGraph, name: str) -> fx.GraphModule:
             message = msg(
                 "{name} cannot be convolutionalized: {reason}.", name=name, reason=error.message
             )
-            raise FullconvError(
-                with_whole_image_note(message, classifier.state),
-                msg('fc.convolutionalize("resnet18")   # or another network with global pooling'),
-            ) from None
+            hint = msg('fc.convolutionalize("resnet18")   # or another network with global pooling')
+            raise FullconvError(with_whole_image_note(message, classifier.state), hint) from None
     for node in reversed(old):
         if node.op != "output":
             network.graph.erase_node(node)

@@ -41,14 +41,13 @@ def _pooled(
 ) -> fx.Node:
     """Add the window's average, maximum or sum over rows, columns or both, at every cell."""
     rows, columns = (layout.sizes[axis] if axis in over else 1 for axis in (ROWS, COLUMNS))
-    if (rows, columns) == (1, 1):
-        return layout.node
     size = (rows, columns)
+    if size == (1, 1):
+        return layout.node
     if kind == "max":
         return head.emit(nn.MaxPool2d(size, stride=1), layout.node, node)
     divisor = 1 if kind == "sum" else None
-    layer = nn.AvgPool2d(size, stride=1, divisor_override=divisor)
-    return head.emit(layer, layout.node, node)
+    return head.emit(nn.AvgPool2d(size, 1, divisor_override=divisor), layout.node, node)
 
 
 def _pooling(kind: str) -> Rule:
@@ -63,15 +62,14 @@ def _pooling(kind: str) -> Rule:
         if size == layout.window:
             return layout
         if size != (1, 1):
-            raise UnsupportedError(
-                msg(
-                    "pooling of {rows} x {columns} cells to {to_rows} x {to_columns}",
-                    rows=layout.window[0],
-                    columns=layout.window[1],
-                    to_rows=size[0],
-                    to_columns=size[1],
-                )
+            message = msg(
+                "pooling of {rows} x {columns} cells to {to_rows} x {to_columns}",
+                rows=layout.window[0],
+                columns=layout.window[1],
+                to_rows=size[0],
+                to_columns=size[1],
             )
+            raise UnsupportedError(message)
         pooled = _pooled(head, node, layout, {ROWS, COLUMNS}, kind)
         return layout.after(pooled, layout.dims, rows=1, columns=1)
 
@@ -93,20 +91,17 @@ def _reduction(kind: str) -> Rule:
         if over == {CHANNELS}:
             return _over_channels(head, node)
         if not over <= {ROWS, COLUMNS}:
-            raise UnsupportedError(
-                msg(
-                    "{operation} over the dimensions {dimensions}",
-                    operation=operation(node),
-                    dimensions=", ".join(sorted(over)),
-                )
+            message = msg(
+                "{operation} over the dimensions {dimensions}",
+                operation=operation(node),
+                dimensions=", ".join(sorted(over)),
             )
+            raise UnsupportedError(message)
         pooled = _pooled(head, node, layout, over, kind)
-        pooled_sizes = dict.fromkeys(over, 1)
-        if len(head.shape(node)) == rank:
-            return layout.after(pooled, layout.dims, **pooled_sizes)
-        return layout.after(
-            pooled, tuple(d for i, d in enumerate(layout.dims) if i not in reduced), **pooled_sizes
-        )
+        rest = layout.dims
+        if len(head.shape(node)) < rank:  # without keepdim
+            rest = tuple(d for i, d in enumerate(layout.dims) if i not in reduced)
+        return layout.after(pooled, rest, **dict.fromkeys(over, 1))
 
     return rule
 
@@ -121,10 +116,9 @@ def _over_channels(head: HeadRewriter, node: fx.Node) -> TensorLayout:
     dense_node = head.graph.create_node(
         node.op, node.target, (layout.node,), {**rest, "dim": (1,), "keepdim": True}
     )
-    position = dim % len(layout.dims)
-    return layout.after(
-        dense_node, (*layout.dims[:position], (), *layout.dims[position + 1 :]), channels=1
-    )
+    rest_dims = list(layout.dims)
+    rest_dims[dim] = ()
+    return layout.after(dense_node, tuple(rest_dims), channels=1)
 
 
 def _reshaping(head: HeadRewriter, node: fx.Node) -> TensorLayout:
@@ -137,19 +131,18 @@ def _reshaping(head: HeadRewriter, node: fx.Node) -> TensorLayout:
         while labels and math.prod(layout.sizes[label] for label in taken) < size:
             taken.append(labels.pop(0))
         if math.prod(layout.sizes[label] for label in taken) != size:
-            raise UnsupportedError(
-                msg(
-                    "{operation} to {shape}, which splits the channels",
-                    operation=operation(node),
-                    shape=target,
-                )
+            name = operation(node)
+            message = msg(
+                "{operation} to {shape}, which splits the channels",
+                operation=name,
+                shape=target,
             )
+            raise UnsupportedError(message)
         dims.append(tuple(taken))
     return replace(layout, dims=tuple(dims))
 
 
 def _linear(head: HeadRewriter, node: fx.Node) -> TensorLayout:
-    """A fully connected layer becomes a convolution."""
     layout, count = head.input_layout(node), head.shape(node)[-1]
     kernel, order = convolution_kernel(layout)
     shape = (count, *(layout.sizes[label] for label in layout.dims[-1]))
@@ -184,7 +177,7 @@ def _batch_norm(head: HeadRewriter, node: fx.Node) -> TensorLayout:
     """A BatchNorm1d becomes a BatchNorm2d with the same numbers."""
     layer, layout = head.network.get_submodule(str(node.target)), head.input_layout(node)
     assert isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d))
-    _refuse_flat(layout, node)
+    _refuse_flat(layout)
     norm = nn.BatchNorm2d(layer.num_features, layer.eps, layer.momentum).eval()
     norm.affine, norm.track_running_stats = layer.affine, layer.track_running_stats
     norm.weight, norm.bias = layer.weight, layer.bias
@@ -194,19 +187,16 @@ def _batch_norm(head: HeadRewriter, node: fx.Node) -> TensorLayout:
 
 def _by_channel(head: HeadRewriter, node: fx.Node) -> TensorLayout:
     """Functions whose weights belong to dimension 1."""
-    layout = head.input_layout(node)
-    _refuse_flat(layout, node)
-    given = argument(node, 0, "input")
-    return replace(
-        layout, node=head.graph.node_copy(node, lambda n: layout.node if n is given else n)
-    )
+    layout, given = head.input_layout(node), argument(node, 0, "input")
+    _refuse_flat(layout)
+    dense_node = head.graph.node_copy(node, lambda n: layout.node if n is given else n)
+    return replace(layout, node=dense_node)
 
 
-def _refuse_flat(layout: TensorLayout, node: fx.Node) -> None:
+def _refuse_flat(layout: TensorLayout) -> None:
     if layout.dims[1] != (CHANNELS,):
-        raise UnsupportedError(
-            msg("its head has separate weights for each cell of a flattened map")
-        )
+        message = msg("its head has separate weights for each cell of a flattened map")
+        raise UnsupportedError(message)
 
 
 def _layer_norm(head: HeadRewriter, node: fx.Node) -> TensorLayout:
@@ -217,7 +207,7 @@ def _layer_norm(head: HeadRewriter, node: fx.Node) -> TensorLayout:
             msg("{operation} over more than the channels", operation=operation(node))
         )
     last = head.graph.call_method("permute", (layout.node, 0, 2, 3, 1))
-    rest = {key: value for key, value in node.kwargs.items() if key != "input"}
+    rest = {k: v for k, v in node.kwargs.items() if k != "input"}
     normed = head.graph.create_node(node.op, node.target, (last, *node.args[1:]), rest)
     return replace(layout, node=head.graph.call_method("permute", (normed, 0, 3, 1, 2)))
 
@@ -229,10 +219,9 @@ def _along_channels(position: int, default: int = -1) -> Rule:
         layout = head.input_layout(node)
         dim = argument(node, position, "dim", default)
         if not isinstance(dim, int) or layout.dims[dim] != (CHANNELS,):
+            name = operation(node)
             raise UnsupportedError(
-                msg(
-                    "{operation} along something other than the channels", operation=operation(node)
-                )
+                msg("{operation} along something other than the channels", operation=name)
             )
         rest = {k: v for k, v in node.kwargs.items() if k not in ("input", "dim")}
         args = (layout.node, *node.args[1:position])
@@ -293,14 +282,13 @@ def _nothing(head: HeadRewriter, node: fx.Node) -> TensorLayout:
 
 
 def _concatenation(head: HeadRewriter, node: fx.Node) -> TensorLayout:
-    """Concatenation of channels."""
     parts = argument(node, 0, "tensors")
     layouts = [head.layout(part) for part in parts]
     dim = argument(node, 1, "dim", 0)
     first = layouts[0]
-    if any(k is None for k in layouts) or first is None or first.dims[dim] != (CHANNELS,):
-        raise UnsupportedError(msg("concatenation of something other than channels"))
     tensors = [k for k in layouts if k is not None]
+    if len(tensors) < len(layouts) or first is None or first.dims[dim] != (CHANNELS,):
+        raise UnsupportedError(msg("concatenation of something other than channels"))
     if any(k.dims != first.dims or k.window != first.window for k in tensors):
         raise UnsupportedError(msg("concatenation of tensors with different layouts"))
     dense_node = head.graph.call_function(torch.cat, ([k.node for k in tensors], 1))
@@ -334,11 +322,12 @@ def _index(head: HeadRewriter, node: fx.Node) -> TensorLayout:
         if item == slice(None):
             dims.append(dim)
         elif not isinstance(item, int) or dim:
-            raise UnsupportedError(
-                msg("its head reads only a part of the {dimensions}", dimensions=", ".join(dim))
-                if dim
-                else msg("its head reads only a part of a tensor")
-            )
+            message = msg("its head reads only a part of a tensor")
+            if dim:
+                message = msg(
+                    "its head reads only a part of the {dimensions}", dimensions=", ".join(dim)
+                )
+            raise UnsupportedError(message)
     return replace(layout, dims=tuple(dims))
 
 

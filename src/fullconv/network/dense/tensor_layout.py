@@ -29,23 +29,13 @@ POOLED = ((BATCH,), (CHANNELS,))
 
 @dataclass(frozen=True)
 class TensorLayout:
-    """The layout of a tensor in the head.
+    """The layout of a tensor in the head."""
 
-    Args:
-        node: its node in the dense network, (N, C, h, w).
-        dims: what each dimension of the classifier's own tensor runs along, outermost first; a
-            flattened dimension runs along several.
-        sizes: number of channels, and of the rows and columns of one window.
-
-    >>> node = fx.Graph().placeholder("x")
-    >>> layout = TensorLayout(node, ((BATCH,), (ROWS,)), {CHANNELS: 1, ROWS: 7, COLUMNS: 7})
-    >>> layout.after(node, layout.dims, rows=1, columns=1).dims
-    (('batch',), ())
-    """
-
-    node: fx.Node
+    node: fx.Node  # in the dense network, (N, C, h, w)
+    # What each dimension of the classifier's own tensor runs along, outermost first; a flattened
+    # dimension runs along several.
     dims: tuple[Dim, ...]
-    sizes: dict[str, int]
+    sizes: dict[str, int]  # number of channels, and of the rows and columns of one window
 
     @property
     def window(self) -> tuple[int, int]:
@@ -53,8 +43,7 @@ class TensorLayout:
         return self.sizes[ROWS], self.sizes[COLUMNS]
 
     def after(self, node: fx.Node, dims: tuple[Dim, ...], **sizes: int) -> TensorLayout:
-        """Return the layout after an operation; rows or columns of size one are dropped from
-        `dims`."""
+        """Return the layout after an operation; rows or columns of size one leave `dims`."""
         merged = {**self.sizes, **sizes}
         single = {axis for axis in (ROWS, COLUMNS) if merged[axis] == 1}
         return TensorLayout(
@@ -63,11 +52,7 @@ class TensorLayout:
 
 
 class UnsupportedError(Exception):
-    """An operation that does not do the same at every window.
-
-    Args:
-        message: a clause that describes the operation.
-    """
+    """An operation that does not do the same at every window; `message` is a clause about it."""
 
     def __init__(self, message: Message) -> None:
         super().__init__(message)
@@ -75,12 +60,7 @@ class UnsupportedError(Exception):
 
 
 class HeadRewriter:
-    """A classifier's head while it is rewritten: the dense network, and the layout of each tensor.
-
-    Args:
-        network: a copy of the classifier's graph, to change.
-        classifier: the graph of the classifier.
-    """
+    """A head while it is rewritten: the dense network, and the layout of each tensor."""
 
     def __init__(self, network: fx.GraphModule, classifier: ClassifierGraph) -> None:
         self.network, self.graph = network, network.graph
@@ -88,15 +68,12 @@ class HeadRewriter:
         self.layouts: dict[fx.Node, TensorLayout] = {}
 
     def input_layout(self, node: fx.Node, position: int = 0, name: str = "input") -> TensorLayout:
-        """Return the layout of an argument."""
         given = argument(node, position, name)
         layout = self.layout(given) if isinstance(given, fx.Node) else None
         if layout is None:
+            text = operation(node)
             raise UnsupportedError(
-                msg(
-                    "{operation} reads something other than a feature map",
-                    operation=operation(node),
-                )
+                msg("{operation} reads something other than a feature map", operation=text)
             )
         return layout
 
@@ -105,8 +82,7 @@ class HeadRewriter:
         return tuple(self.values[node.name].shape)
 
     def emit(self, layer: nn.Module, given: fx.Node, node: fx.Node) -> fx.Node:
-        """Add a new layer in the place of a node, under the name of the node's own layer if it has
-        one."""
+        """Add a layer in the place of a node, under the name of the node's own layer if any."""
         name = str(node.target) if node.op == "call_module" else node.name
         while node.op != "call_module" and hasattr(self.network, name):
             name += "_"
@@ -114,11 +90,8 @@ class HeadRewriter:
         return self.graph.call_module(name, (given,))
 
     def layout(self, node: fx.Node) -> TensorLayout | None:
-        """Return the layout of a node; None for sizes, weights and similar.
-
-        Raises:
-            UnsupportedError: the node comes from the backbone, but is no feature map.
-        """
+        """Return the layout of a node; None for sizes, weights and similar. A node of the backbone
+        must be a feature map."""
         if node in self.layouts:
             return self.layouts[node]
         if node.name not in self.backbone or not isinstance(self.values[node.name], Tensor):
@@ -127,16 +100,15 @@ class HeadRewriter:
         if state is None:
             return None
         if not isinstance(state, SpatialLayout):
-            raise UnsupportedError(
-                msg(
-                    "its head reads what was computed from the whole image by {operations}",
-                    operations=", ".join(whole_image_operations(state)),
-                )
+            names = ", ".join(whole_image_operations(state))
+            message = msg(
+                "its head reads what was computed from the whole image by {operations}",
+                operations=names,
             )
+            raise UnsupportedError(message)
         if not is_feature_map(state):
-            raise UnsupportedError(
-                msg("its head reads a list of tokens, not a map of rows and columns")
-            )
+            message = msg("its head reads a list of tokens, not a map of rows and columns")
+            raise UnsupportedError(message)
         self.layouts[node] = feature_map_layout(node, state, self.shape(node), self.graph)
         return self.layouts[node]
 
@@ -157,8 +129,7 @@ def feature_map_layout(
 
 
 def broadcasts_to(layout: TensorLayout, other: TensorLayout) -> bool:
-    """Return whether two layouts have the same dimensions and window; the channels of the first
-    may be one."""
+    """Return whether two layouts differ at most in the channels, of which the first has one."""
     if len(layout.dims) != len(other.dims) or layout.window != other.window:
         return False
     return all(a in (b, ()) for a, b in zip(layout.dims, other.dims, strict=True))

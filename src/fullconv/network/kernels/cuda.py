@@ -28,6 +28,7 @@ from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import msg
 from fullconv.geometry.grid import Grid
 from fullconv.network.kernels import reference
+from fullconv.network.kernels.reference import LossOptions
 
 # A program computes up to ROWS rows of COLUMNS pixels (a multiple of the 32 threads of a warp),
 # CHUNK classes at a time: a thread has ROWS * CHUNK scores in registers. A program of the gradient
@@ -38,22 +39,12 @@ GRADIENT_COLUMNS = 32
 
 @dataclass(frozen=True)
 class Axis:
-    """The interpolation of the pixels of one axis. Gap g is between the cells g - 1 and g.
+    """The interpolation of the pixels of one axis. Gap g is between the cells g - 1 and g."""
 
-    Args:
-        gaps: (pixels) the gap of every pixel, 0 to `cells`.
-        weights: (pixels) of the cell g; the cell g - 1 has the rest.
-        starts: (cells + 2) the first pixel of every gap, and the end of the last.
-        tiles: the first pixel of every tile of pixels within one gap.
-
-    >>> axis(2, 0.5, cells=2, pixels=4, tile=2, device=torch.device("cpu")).gaps.shape
-    torch.Size([4])
-    """
-
-    gaps: Tensor
-    weights: Tensor
-    starts: Tensor
-    tiles: Tensor
+    gaps: Tensor  # (pixels) the gap of every pixel, 0 to `cells`
+    weights: Tensor  # (pixels) of the cell g; the cell g - 1 has the rest
+    starts: Tensor  # (cells + 2) the first pixel of every gap, and the end of the last
+    tiles: Tensor  # the first pixel of every tile of pixels within one gap
 
 
 def available() -> bool:
@@ -66,11 +57,7 @@ def available() -> bool:
 
 
 def labels(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
-    """Return what `reference.labels` returns.
-
-    Raises:
-        FullconvError: a score is NaN or infinite; there is no GPU or no Triton.
-    """
+    """Return what `reference.labels` returns."""
     dtype = reference.id_type(values.shape[1])
     ids = torch.empty(values.shape[0], *size, dtype=dtype, device=values.device)
     _run("labels", values, grid, ids)
@@ -78,33 +65,19 @@ def labels(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
 
 
 def confidence(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
-    """Return what `reference.confidence` returns.
-
-    Raises:
-        FullconvError: a score is NaN or infinite; there is no GPU or no Triton.
-    """
+    """Return what `reference.confidence` returns."""
     probability = values.new_empty(values.shape[0], *size)
     _run("confidence", values, grid, probability)
     return probability
 
 
 def loss_and_gradient(
-    values: Tensor,
-    grid: Grid,
-    target: Tensor,
-    *,
-    ignore_index: int,
-    class_weights: Tensor | None,
-    label_smoothing: float,
-    gradient: bool,
+    values: Tensor, grid: Grid, target: Tensor, options: LossOptions, gradient: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Return what `reference.loss_and_gradient` returns; the loss and the gradient are NaN if a
-    score is not finite.
-
-    Raises:
-        FullconvError: an id outside 0 .. K-1 that is not ignored; there is no GPU or no Triton.
-    """
+    score is not finite."""
     require(values, target)
+    ignore_index, class_weights, label_smoothing = options
     values, device = values.detach(), values.device
     launch = plan(values, grid, (target.shape[1], target.shape[2]))
     if class_weights is None:
@@ -139,7 +112,7 @@ def loss_and_gradient(
 
 
 def _run(name: str, values: Tensor, grid: Grid, out: Tensor) -> None:
-    """Run the program that computes `out` (N, H, W)."""
+    """Run the program that computes `out` (N, H, W). A score that is not finite is an error."""
     require(values)
     if out.numel() == 0:
         return
@@ -153,35 +126,21 @@ def _run(name: str, values: Tensor, grid: Grid, out: Tensor) -> None:
 
 @dataclass(frozen=True)
 class Plan:
-    """The division of one computation into programs.
+    """The division of one computation into programs."""
 
-    Args:
-        arguments: the first arguments of every program.
-        programs: number of programs that cover all pixels.
-        constants: compile-time constants of these programs.
-        phases: of the gradient, with the number of programs in each.
-        gradient_constants: compile-time constants of the gradient's programs.
-
-    >>> plan(torch.zeros(1, 21, 4, 5), Grid(8, 3.5), (32, 40)).programs
-    5
-    """
-
-    arguments: tuple[Any, ...]
-    programs: int
-    constants: dict[str, Any]
-    phases: dict[tuple[int, int], int]
-    gradient_constants: dict[str, Any]
+    arguments: tuple[Any, ...]  # the first ones of every program
+    programs: int  # number of programs that cover all pixels
+    constants: dict[str, Any]  # compile-time constants of these programs
+    phases: dict[tuple[int, int], int]  # of the gradient, with the number of programs in each
+    gradient_constants: dict[str, Any]  # compile-time constants of the gradient's programs
 
 
 def plan(values: Tensor, grid: Grid, size: tuple[int, int]) -> Plan:
-    """Plan the interpolation of scores (N, K, h, w) at (H, W) pixels."""
     count, classes, *cells = values.shape
     stride = _power_of_two(ceil(grid.stride))
-    tile = min(ROWS, stride)
-    rows, columns = (
-        axis(grid.stride, grid.offset, number, pixels, tile, values.device)
-        for number, pixels in zip(cells, size, strict=True)
-    )
+    tile, place = min(ROWS, stride), (grid.stride, grid.offset)
+    rows = axis(*place, cells[0], size[0], tile, values.device)
+    columns = axis(*place, cells[1], size[1], tile, values.device)
     tables = (
         *(rows.gaps, rows.weights, rows.starts, rows.tiles),
         *(columns.gaps, columns.weights, columns.starts),
@@ -194,8 +153,7 @@ def plan(values: Tensor, grid: Grid, size: tuple[int, int]) -> Plan:
     each = count * ceil(classes / chunk)
     phases = {
         (i, j): each * len(range(i, row_gaps, 2)) * len(range(j, blocks, 2))
-        for i in range(2)
-        for j in range(2)
+        for i, j in ((0, 0), (0, 1), (1, 0), (1, 1))
     }
     return Plan(
         (values, *values.stride(), *values.shape[1:], *size, len(rows.tiles), tables),
@@ -210,19 +168,14 @@ def plan(values: Tensor, grid: Grid, size: tuple[int, int]) -> Plan:
 def axis(
     stride: float, offset: float, cells: int, pixels: int, tile: int, device: torch.device
 ) -> Axis:
-    """Return the tables of one axis, computed in float64 on the CPU and cached.
-
-    >>> axis(2, 0.5, cells=2, pixels=4, tile=2, device=torch.device("cpu")).weights
-    tensor([1.0000, 0.2500, 0.7500, 0.0000])
-    """
+    """Return the tables of one axis, computed in float64 on the CPU and cached."""
     positions = (torch.arange(pixels, dtype=torch.float64) - offset) / stride
     below = positions.floor().clamp(-1, cells - 1)
     gaps = below.long() + 1
     weights = torch.where(gaps == 0, 1, torch.where(gaps == cells, 0, positions - below))
     starts = torch.searchsorted(gaps, torch.arange(cells + 2))
     tiles = torch.nonzero((torch.arange(pixels) - starts[gaps]) % tile == 0).flatten()
-    ints = (table.to(torch.int32).to(device) for table in (gaps, starts, tiles))
-    gaps, starts, tiles = ints
+    gaps, starts, tiles = (table.to(torch.int32).to(device) for table in (gaps, starts, tiles))
     return Axis(gaps, weights.float().to(device), starts, tiles)
 
 
@@ -240,13 +193,11 @@ def require(values: Tensor, target: Tensor | None = None) -> None:
     programs = cuda_kernels()
     hint = "export FULLCONV_KERNELS=reference"
     if not programs.INSTALLED:
-        raise FullconvError(
-            msg(
-                "Triton was requested, but the Python package triton is not installed (PyTorch "
-                "brings it on Linux)."
-            ),
-            hint,
+        message = msg(
+            "Triton was requested, but the Python package triton is not installed (PyTorch "
+            "brings it on Linux)."
         )
+        raise FullconvError(message, hint)
     if not values.is_cuda and not programs.INTERPRETED:
         if torch.cuda.is_available():
             message = msg(

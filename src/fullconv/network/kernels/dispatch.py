@@ -26,15 +26,14 @@ from fullconv.core.i18n import msg
 from fullconv.geometry.grid import Grid
 from fullconv.network.kernels import reference
 from fullconv.network.kernels.library import forced_backend
-from fullconv.network.kernels.reference import AxisGrids
+from fullconv.network.kernels.reference import AxisGrids, LossOptions
+
+DEFAULT_OPTIONS = LossOptions()
 
 
 def select_backend(values: Tensor, grid: AxisGrids | None = None) -> ModuleType:
-    """Return the module that computes loss, labels and confidence of these scores.
-
-    Args:
-        values: the scores.
-        grid: of the scores; None: one grid for rows and columns.
+    """Return the module that computes loss, labels and confidence of these scores; without a grid,
+    of scores with one grid for rows and columns.
 
     Raises:
         FullconvError: the forced backend does not exist or cannot run here.
@@ -58,10 +57,8 @@ def select_backend(values: Tensor, grid: AxisGrids | None = None) -> ModuleType:
 
 
 def labels(values: Tensor, grid: AxisGrids, size: tuple[int, int]) -> Tensor:
-    """Return the class with the largest score at every pixel, from scores (N, K, h, w).
-
-    Returns:
-        Ids (N, H, W), uint8 up to 255 classes, else uint16. The lowest class id wins a tie.
+    """Return the class with the largest score at every pixel, from scores (N, K, h, w): ids
+    (N, H, W), uint8 up to 255 classes, else uint16. The lowest id wins a tie.
 
     Raises:
         FullconvError: a score is NaN or infinite.
@@ -81,43 +78,30 @@ def confidence(values: Tensor, grid: AxisGrids, size: tuple[int, int]) -> Tensor
 
 
 def loss(
-    values: Tensor,
-    grid: AxisGrids,
-    target: Tensor,
-    *,
-    ignore_index: int = 255,
-    class_weights: Tensor | None = None,
-    label_smoothing: float = 0.0,
+    values: Tensor, grid: AxisGrids, target: Tensor, options: LossOptions = DEFAULT_OPTIONS
 ) -> Tensor:
     """Return the mean softmax cross-entropy over the pixels of `target` (N, H, W) that are not
-    ignored; 0 if there are none, NaN if a score is not finite.
-
-    With class weights the mean is weighted, as in `torch.nn.CrossEntropyLoss`. The sums are in
-    float64.
+    ignored, summed in float64; 0 if there are none, NaN if a score is not finite.
 
     Raises:
         FullconvError: an option is out of range, the target is on another device, or it has ids
             outside 0 .. K-1.
     """
+    _, class_weights, label_smoothing = options
     classes = values.shape[1]
     if class_weights is not None and tuple(class_weights.shape) != (classes,):
-        raise FullconvError(
-            msg(
-                "class_weights has the shape {shape}; expected one weight for each of the "
-                "{classes} classes.",
-                shape=tuple(class_weights.shape),
-                classes=classes,
-            ),
-            f"torch.ones({classes})",
+        message = msg(
+            "class_weights has the shape {shape}; expected one weight for each of the "
+            "{classes} classes.",
+            shape=tuple(class_weights.shape),
+            classes=classes,
         )
+        raise FullconvError(message, f"torch.ones({classes})")
     if not 0 <= label_smoothing <= 1:
-        raise FullconvError(
-            msg("label_smoothing is {value}; expected 0 to 1.", value=label_smoothing),
-            "label_smoothing=0.1",
-        )
+        message = msg("label_smoothing is {value}; expected 0 to 1.", value=label_smoothing)
+        raise FullconvError(message, "label_smoothing=0.1")
     if target.device != values.device:
         raise reference.device_error(target, values)
-    options = (ignore_index, class_weights, label_smoothing)
     result: Tensor = _Loss.apply(values, grid, target, options)
     return result
 
@@ -126,16 +110,12 @@ class _Loss(torch.autograd.Function):
     """The gradient is computed together with the loss, in one pass."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, grid: AxisGrids, target: Tensor, options: Any) -> Tensor:
-        ignore_index, class_weights, label_smoothing = options
-        total, weight, gradient = select_backend(values, grid).loss_and_gradient(
-            values,
-            grid,
-            target,
-            ignore_index=ignore_index,
-            class_weights=class_weights,
-            label_smoothing=label_smoothing,
-            gradient=ctx.needs_input_grad[0],
+    def forward(
+        ctx: Any, values: Tensor, grid: AxisGrids, target: Tensor, options: LossOptions
+    ) -> Tensor:
+        backend = select_backend(values, grid)
+        total, weight, gradient = backend.loss_and_gradient(
+            values, grid, target, options, gradient=ctx.needs_input_grad[0]
         )
         ctx.gradient, ctx.weight = gradient, weight.clamp(min=1e-12)
         mean: Tensor = (total / ctx.weight).to(values.dtype)

@@ -35,22 +35,16 @@ def load_library() -> tuple[Any, str]:
 
 
 def forced_backend() -> str:
-    """Return the backend that FULLCONV_KERNELS forces, or "".
-
-    Raises:
-        FullconvError: there is no such backend.
-    """
+    """Return the backend that FULLCONV_KERNELS forces, or ""."""
     forced = os.environ.get(VARIABLE, "")
     if forced and forced not in BACKENDS:
-        raise FullconvError(
-            msg(
-                "{variable} is {value!r}; choose from {backends}.",
-                variable=VARIABLE,
-                value=forced,
-                backends=truncated_list(BACKENDS),
-            ),
-            f"export {VARIABLE}=reference",
+        message = msg(
+            "{variable} is {value!r}; choose from {backends}.",
+            variable=VARIABLE,
+            value=forced,
+            backends=truncated_list(BACKENDS),
         )
+        raise FullconvError(message, f"export {VARIABLE}=reference")
     return forced
 
 
@@ -69,23 +63,24 @@ def scores_arguments(
 
 
 def int64_array(numbers: Sequence[int]) -> Any:
-    """Return an array of 64-bit integers for the library."""
     return (ctypes.c_int64 * max(1, len(numbers)))(*numbers)
 
 
+def call_library(library: Any, name: str, *arguments: Any, finite_only: bool = True) -> int:
+    """Call a function of the library and return its status. It is an error if memory runs out, or
+    if a score is not finite and `finite_only` is true."""
+    status = int(getattr(library, name)(*arguments))
+    if status == NO_MEMORY:
+        message = msg("not enough memory to interpolate the scores.")
+        raise FullconvError(message, msg("free -h   # or a smaller image"))
+    if status == NOT_FINITE and finite_only:
+        raise non_finite_error()
+    return status
+
+
 def non_finite_error() -> FullconvError:
-    """Return the error for scores that are NaN or infinite."""
-    return FullconvError(
-        msg(
-            "the scores are NaN or infinite, so no class has the largest score. The weights are "
-            "broken, for example by a training run that diverged."
-        ),
-        "fullconv train DATA --lr 0.0005",
+    message = msg(
+        "the scores are NaN or infinite, so no class has the largest score. The weights are "
+        "broken, for example by a training run that diverged."
     )
-
-
-def memory_error() -> FullconvError:
-    """Return the error for a library call that ran out of memory."""
-    return FullconvError(
-        msg("not enough memory to interpolate the scores."), msg("free -h   # or a smaller image")
-    )
+    return FullconvError(message, "fullconv train DATA --lr 0.0005")

@@ -23,15 +23,14 @@ from fullconv.core.text import truncated_list
 from fullconv.geometry.grid import Grid
 from fullconv.network.kernels import reference
 from fullconv.network.kernels.library import (
-    NO_MEMORY,
     NOT_FINITE,
     STRAY_ID,
+    call_library,
     int64_array,
     load_library,
-    memory_error,
-    non_finite_error,
     scores_arguments,
 )
+from fullconv.network.kernels.reference import LossOptions
 
 INSTRUCTIONS = ("baseline", "AVX2", "AVX-512")
 _ID_TYPES = {torch.uint8: 0, torch.int32: 1, torch.int64: 2}
@@ -39,17 +38,15 @@ _ID_TYPES = {torch.uint8: 0, torch.int32: 1, torch.int64: 2}
 
 def available() -> bool:
     """Return whether the compiled library is installed. If not, print once what that costs."""
-    if _library() is not None:
-        return True
-    _print_missing_note()
-    return False
+    library, reason = load_library()
+    if library is None:
+        _print_missing_note(reason)
+    return library is not None
 
 
 def instructions(choice: str | None = None) -> str:
-    """Return the instruction set in use, one of `INSTRUCTIONS`.
-
-    Args:
-        choice: sets it, for tests and timing.
+    """Return the instruction set in use, one of `INSTRUCTIONS`; `choice` sets it, for tests and
+    timing.
 
     Raises:
         FullconvError: this processor does not have it, or there is no compiled library.
@@ -67,11 +64,8 @@ def instructions(choice: str | None = None) -> str:
 def labels(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
     """Return what `reference.labels` returns."""
     values = _require_float32_on_cpu(values)
-    dtype = reference.id_type(values.shape[1])
-    out = torch.empty(values.shape[0], *size, dtype=dtype)
-    if out.numel():
-        wide = ctypes.c_int(dtype == torch.uint16)
-        _call("fullconv_labels", *_scores(values, grid, size), _threads(), _pointer(out), wide)
+    out = torch.empty(values.shape[0], *size, dtype=reference.id_type(values.shape[1]))
+    _run("fullconv_labels", values, grid, out, ctypes.c_int(out.dtype == torch.uint16))
     return out
 
 
@@ -79,27 +73,25 @@ def confidence(values: Tensor, grid: Grid, size: tuple[int, int]) -> Tensor:
     """Return what `reference.confidence` returns."""
     values = _require_float32_on_cpu(values)
     out = torch.empty(values.shape[0], *size)
-    if out.numel():
-        _call("fullconv_confidence", *_scores(values, grid, size), _threads(), _pointer(out))
+    _run("fullconv_confidence", values, grid, out)
     return out
 
 
+def _run(name: str, values: Tensor, grid: Grid, out: Tensor, *more: Any) -> None:
+    if out.numel():
+        scores = _scores(values, grid, (out.shape[1], out.shape[2]))
+        call_library(_require_library(), name, *scores, _threads(), _pointer(out), *more)
+
+
 def loss_and_gradient(
-    values: Tensor,
-    grid: Grid,
-    target: Tensor,
-    *,
-    ignore_index: int,
-    class_weights: Tensor | None,
-    label_smoothing: float,
-    gradient: bool,
+    values: Tensor, grid: Grid, target: Tensor, options: LossOptions, gradient: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Return what `reference.loss_and_gradient` returns, computed in one pass over the gaps between
-    cells."""
+    """Return what `reference.loss_and_gradient` returns, in one pass over the gaps of cells."""
     values = _require_float32_on_cpu(values)
     if target.dtype not in _ID_TYPES:
         target = target.to(torch.int32)
     target = target.contiguous()
+    ignore_index, class_weights, label_smoothing = options
     if class_weights is not None:
         class_weights = class_weights.detach().to("cpu", torch.float32).contiguous()
     slope = torch.zeros_like(values) if gradient else None
@@ -107,7 +99,8 @@ def loss_and_gradient(
     if target.numel() == 0:
         return sums[0], sums[1], slope
     size = (target.shape[1], target.shape[2])
-    status = _call(
+    status = call_library(
+        _require_library(),
         "fullconv_loss",
         *_scores(values, grid, size),
         _pointer(target),
@@ -129,26 +122,14 @@ def loss_and_gradient(
     return sums[0], sums[1], slope
 
 
-def _call(name: str, *arguments: Any, finite_only: bool = True) -> int:
-    """Run a function of the library and return its status."""
-    status = int(getattr(_require_library(), name)(*arguments))
-    if status == NO_MEMORY:
-        raise memory_error()
-    if status == NOT_FINITE and finite_only:
-        raise non_finite_error()
-    return status
-
-
 def _require_float32_on_cpu(values: Tensor) -> Tensor:
     if values.device.type != "cpu" or values.dtype != torch.float32:
-        raise FullconvError(
-            msg(
-                "scores of type {dtype} on {device}; the compiled kernels need float32 on the CPU.",
-                dtype=values.dtype,
-                device=values.device,
-            ),
-            "export FULLCONV_KERNELS=reference",
+        message = msg(
+            "scores of type {dtype} on {device}; the compiled kernels need float32 on the CPU.",
+            dtype=values.dtype,
+            device=values.device,
         )
+        raise FullconvError(message, "export FULLCONV_KERNELS=reference")
     return values.detach()
 
 
@@ -166,7 +147,7 @@ def _threads() -> ctypes.c_int:
 
 
 def _require_library() -> Any:
-    library = _library()
+    library, _ = load_library()
     if library is None:
         raise FullconvError(
             msg("the compiled kernels were requested but are not installed."),
@@ -178,16 +159,12 @@ def _require_library() -> Any:
     return library
 
 
-def _library() -> Any:
-    return load_library()[0]
-
-
 @functools.cache
-def _print_missing_note() -> None:
+def _print_missing_note(reason: str) -> None:
     note = msg(
         "fullconv: no compiled kernels ({reason}), so torch computes losses and label maps. The "
         "results are the same, but it is several times slower. To change that, install a compiler "
         "and run: pip install --force-reinstall --no-deps --editable CLONE",
-        reason=load_library()[1],
+        reason=reason,
     )
     print(translate(note), file=sys.stderr)

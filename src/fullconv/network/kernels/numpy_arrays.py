@@ -17,11 +17,9 @@ from fullconv.core.hardware import cpu_count
 from fullconv.core.labels import ids_dtype
 from fullconv.geometry.grid import Grid
 from fullconv.network.kernels.library import (
-    NO_MEMORY,
-    NOT_FINITE,
+    call_library,
     forced_backend,
     load_library,
-    memory_error,
     non_finite_error,
     scores_arguments,
 )
@@ -30,11 +28,8 @@ _STRIP = 1 << 21  # scores per strip
 
 
 def labels(values: NDArray[np.float32], grid: Grid, size: tuple[int, int]) -> NDArray[Any]:
-    """Return the class with the largest score at every pixel, from float32 (N, K, h, w).
-
-    Returns:
-        Ids (N, H, W), uint8 up to 255 classes, else uint16. The lowest class id wins a tie.
-    """
+    """Return the class with the largest score at every pixel, (N, H, W), from float32
+    (N, K, h, w): uint8 up to 255 classes, else uint16. The lowest id wins a tie."""
     out = np.empty((values.shape[0], *size), ids_dtype(values.shape[1]))
     wide = ctypes.c_int(out.dtype == np.uint16)
     if not _run_compiled("fullconv_labels", values, grid, out, wide):
@@ -44,8 +39,7 @@ def labels(values: NDArray[np.float32], grid: Grid, size: tuple[int, int]) -> ND
 
 
 def confidence(values: NDArray[np.float32], grid: Grid, size: tuple[int, int]) -> NDArray[Any]:
-    """Return the softmax probability of that class, float32 (N, H, W), from float32
-    (N, K, h, w)."""
+    """Return the softmax probability of that class, (N, H, W), from float32 (N, K, h, w)."""
     out = np.empty((values.shape[0], *size), np.float32)
     if not _run_compiled("fullconv_confidence", values, grid, out):
         for rows, scores in _strips(values, grid, size):
@@ -56,14 +50,8 @@ def confidence(values: NDArray[np.float32], grid: Grid, size: tuple[int, int]) -
 def scores(
     values: NDArray[np.float32], grids: tuple[Grid, Grid], rows: range, width: int
 ) -> NDArray[np.float32]:
-    """Return the scores in a range of image rows, (K, rows, W), from float32 (K, h, w).
-
-    Args:
-        values: scores at the cells.
-        grids: along the rows and along the columns.
-        rows: of the image.
-        width: of the image, in pixels.
-    """
+    """Return the scores in a range of image rows, (K, rows, W), from float32 (K, h, w) at the cells
+    of one grid along the rows and one along the columns. `width` is the image's, in pixels."""
     down = _matrix(grids[0], values.shape[1], rows.stop, rows.start)
     used = np.flatnonzero(down.any(axis=0))
     cells = slice(used[0], used[-1] + 1)
@@ -84,12 +72,8 @@ def _run_compiled(
     strides = [step // values.itemsize for step in values.strides]
     size = (out.shape[1], out.shape[2])
     first = scores_arguments(values.ctypes.data, values.shape, strides, grid, size)
-    threads = ctypes.c_int(cpu_count())
-    status = getattr(library, name)(*first, threads, ctypes.c_void_p(out.ctypes.data), *more)
-    if status == NO_MEMORY:
-        raise memory_error()
-    if status == NOT_FINITE:
-        raise non_finite_error()
+    threads, target = ctypes.c_int(cpu_count()), ctypes.c_void_p(out.ctypes.data)
+    call_library(library, name, *first, threads, target, *more)
     return True
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import msg
+from fullconv.core.labels import ids_dtype
 from fullconv.geometry.grid import Grid
 from fullconv.network.kernels.library import non_finite_error
 
@@ -27,18 +29,20 @@ STRIP_BYTES = 8 * 2**20  # scores of one strip: small enough for a cache, large 
 AxisGrids = Grid | tuple[Grid, Grid]  # of both axes, or along the rows and along the columns
 
 
+class LossOptions(NamedTuple):
+    """Options of the cross-entropy, as in `torch.nn.CrossEntropyLoss`."""
+
+    ignore_index: int = 255
+    class_weights: Tensor | None = None  # (K,)
+    label_smoothing: float = 0.0
+
+
 def interpolation_matrix(grid: Grid, cells: int, at: Grid, count: int) -> Tensor:
-    """Return the weights (count, cells) that interpolate a row of cells at other positions.
+    """Return the weights (count, cells) that interpolate a row of cells of a grid at the first
+    `count` cells of another grid, such as `Grid(1, 0)`, the pixels.
 
-    Args:
-        grid, cells: of the row.
-        at, count: the first `count` cells of another grid. `Grid(1, 0)` are the pixels.
-
-    >>> interpolation_matrix(Grid(2, 0), cells=2, at=Grid(1, 0), count=4)
-    tensor([[1.0000, 0.0000],
-            [0.5000, 0.5000],
-            [0.0000, 1.0000],
-            [0.0000, 1.0000]], dtype=torch.float64)
+    >>> interpolation_matrix(Grid(2, 0), cells=2, at=Grid(1, 0), count=3).tolist()
+    [[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]
     """
     positions = (
         at.offset + at.stride * torch.arange(count, dtype=torch.float64) - grid.offset
@@ -61,14 +65,11 @@ def full(values: Tensor, grid: AxisGrids, size: tuple[int, int]) -> Tensor:
 
 
 def labels(values: Tensor, grid: AxisGrids, size: tuple[int, int]) -> Tensor:
-    """Return the class with the largest score at every pixel, from scores (N, K, h, w).
+    """Return the class with the largest score at every pixel, (N, H, W), from scores (N, K, h, w).
 
     Between four cells every score is a convex combination of the four corners. So a class with the
     largest score at all four is the largest everywhere between them (most gaps: they are filled),
     and a class whose largest corner is below another's smallest is never the largest.
-
-    Returns:
-        Ids (N, H, W), uint8 up to 255 classes, else uint16. The lowest class id wins a tie.
     """
     require_finite(values)
     rows, columns = (
@@ -76,13 +77,8 @@ def labels(values: Tensor, grid: AxisGrids, size: tuple[int, int]) -> Tensor:
         for axis, cells, pixels in zip(axes(grid), values.shape[2:], size, strict=True)
     )
     best = values.max(dim=1).indices  # like argmax, and several times faster
-    corners = torch.stack(
-        [
-            best[:, i][:, :, j]
-            for i in (rows.first, rows.second)
-            for j in (columns.first, columns.second)
-        ]
-    )
+    y, x = (rows.first, rows.second), (columns.first, columns.second)
+    corners = torch.stack([best[:, i][:, :, j] for i in y for j in x])
     same = (corners == corners[0]).all(dim=0)
     # Signed 32 bits until the end, because torch has hardly any arithmetic for uint16.
     out = corners[0].int()[:, rows.of_pixel][:, :, columns.of_pixel]
@@ -92,15 +88,8 @@ def labels(values: Tensor, grid: AxisGrids, size: tuple[int, int]) -> Tensor:
 
 
 class _Gaps:
-    """Runs of pixels of one axis that are interpolated between the same two cells, at most one
-    stride long.
-
-    Attributes:
-        first, second: (G,) the two cells.
-        of_pixel: (pixels,) the gap of each pixel.
-        pixel: (G, S) the pixels of each gap, padded with its last.
-        weight: (G, S) of the second cell there.
-    """
+    """Runs of pixels of one axis that are interpolated between the same two cells (`first`,
+    `second`: (G,)), at most one stride long."""
 
     def __init__(self, grid: Grid, cells: int, pixels: int, like: Tensor) -> None:
         positions = (torch.arange(pixels, dtype=torch.float64) - grid.offset) / grid.stride
@@ -111,30 +100,22 @@ class _Gaps:
         begins = torch.cat([torch.ones(1, dtype=torch.bool), first[1:] != first[:-1]])
         start = torch.where(begins, index, 0).cummax(0).values
         begins |= (index - start) % longest == 0  # beyond the outermost cells gaps have no end
-        self.of_pixel = (begins.cumsum(0) - 1).to(like.device)
+        self.of_pixel = (begins.cumsum(0) - 1).to(like.device)  # (pixels,) the gap of each
         starts = index[begins]
         ends = torch.cat([starts[1:], torch.tensor([pixels])])
         pixel = torch.minimum(starts[:, None] + torch.arange(longest), ends[:, None] - 1)
-        self.pixel = pixel.to(like.device)
+        self.pixel = pixel.to(like.device)  # (G, S), padded with the last pixel of each gap
         self.first = first[starts].to(like.device)
         self.second = (first[starts] + 1).clamp(max=cells - 1).to(like.device)
-        self.weight = (positions - first)[pixel].to(like)
+        self.weight = (positions - first)[pixel].to(like)  # (G, S) of the second cell
 
 
 def _label_gaps(values: Tensor, rows: _Gaps, columns: _Gaps, gaps: Tensor, out: Tensor) -> None:
-    """Write the ids of gaps whose corners have different classes to `out`.
-
-    Args:
-        gaps: (M, 3) image, row gap, column gap.
-    """
+    """Write the ids of gaps whose corners have different classes to `out`. `gaps` are (M, 3):
+    image, row gap, column gap."""
     image, i, j = gaps.T
-    corners = torch.stack(
-        [
-            values[image, :, y[i], x[j]]
-            for y in (rows.first, rows.second)
-            for x in (columns.first, columns.second)
-        ]
-    )  # (4, M, K)
+    cells_y, cells_x = (rows.first[i], rows.second[i]), (columns.first[j], columns.second[j])
+    corners = torch.stack([values[image, :, y, x] for y in cells_y for x in cells_x])  # (4, M, K)
 
     # List the classes that can be the largest in each gap: (M, most), padded with -1.
     needed = corners.amin(dim=0).amax(dim=1, keepdim=True)
@@ -168,8 +149,7 @@ def _label_gaps(values: Tensor, rows: _Gaps, columns: _Gaps, gaps: Tensor, out: 
 
 
 def confidence(values: Tensor, grid: AxisGrids, size: tuple[int, int]) -> Tensor:
-    """Return the softmax probability of the class with the largest score at every pixel, a
-    fraction (N, H, W), from scores (N, K, h, w)."""
+    """Return the softmax probability of that class, a fraction (N, H, W)."""
     require_finite(values)
     out = torch.empty(values.shape[0], *size, dtype=values.dtype, device=values.device)
     for strip, cells, rows, columns in _strips(values, grid, size):
@@ -179,19 +159,10 @@ def confidence(values: Tensor, grid: AxisGrids, size: tuple[int, int]) -> Tensor
 
 
 def loss_and_gradient(
-    values: Tensor,
-    grid: AxisGrids,
-    target: Tensor,
-    *,
-    ignore_index: int,
-    class_weights: Tensor | None,
-    label_smoothing: float,
-    gradient: bool,
+    values: Tensor, grid: AxisGrids, target: Tensor, options: LossOptions, gradient: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Compute the softmax cross-entropy over the pixels of `target` (N, H, W) that are not ignored.
-
-    The gradient is computed together with the loss, strip by strip: nothing of full size is kept
-    for the backward pass.
+    """Compute the softmax cross-entropy over the pixels of `target` (N, H, W) that are not ignored,
+    and its gradient strip by strip: nothing of full size is kept for the backward pass.
 
     Returns:
         The sum over the pixels and the sum of their class weights (float64 scalars), and the
@@ -202,8 +173,14 @@ def loss_and_gradient(
     """
     if target.dtype != torch.int64:  # in 8 bits, 256 and -1 would be other ids
         target = target.to(torch.int32)
+    ignore_index, class_weights, label_smoothing = options
     require_ids(target, values.shape[1], ignore_index)
     weights = None if class_weights is None else class_weights.to(values)
+    counts = target != ignore_index
+    if weights is None:
+        total_weight = counts.sum().double()
+    else:
+        total_weight = weights.double()[target[counts].long()].sum()
     total = torch.zeros((), dtype=torch.float64, device=values.device)
     slope = torch.zeros_like(values) if gradient else None
     size = (target.shape[1], target.shape[2])
@@ -222,7 +199,7 @@ def loss_and_gradient(
         total += summed.detach()
         if slope is not None:
             slope[:, :, cells] += torch.autograd.grad(summed, part)[0]
-    return total, _total_weight(target, ignore_index, weights), slope
+    return total, total_weight, slope
 
 
 def axes(grid: AxisGrids) -> tuple[Grid, Grid]:
@@ -231,9 +208,9 @@ def axes(grid: AxisGrids) -> tuple[Grid, Grid]:
 
 
 def id_type(classes: int) -> torch.dtype:
-    """Return the smallest type for the ids of this many classes that leaves 255 to
-    `ignore_index`."""
-    return torch.uint8 if classes <= 255 else torch.uint16
+    """Return `ids_dtype` as a type of torch."""
+    dtype: torch.dtype = getattr(torch, ids_dtype(classes).__name__)
+    return dtype
 
 
 def require_finite(values: Tensor) -> None:
@@ -246,35 +223,23 @@ def require_ids(target: Tensor, classes: int, ignore_index: int) -> None:
     """Raise FullconvError if the target has ids outside 0 .. K-1 that are not ignored."""
     wrong = ((target < 0) | (target >= classes)) & (target != ignore_index)
     if wrong.any():
-        raise FullconvError(
-            msg(
-                "target has the class ids {ids}; expected 0..{last}, or {ignore_index} for ignored "
-                "pixels.",
-                ids=target[wrong].unique()[:8].tolist(),
-                last=classes - 1,
-                ignore_index=ignore_index,
-            ),
-            "fullconv check DATA",
+        message = msg(
+            "target has the class ids {ids}; expected 0..{last}, or {ignore_index} for ignored "
+            "pixels.",
+            ids=target[wrong].unique()[:8].tolist(),
+            last=classes - 1,
+            ignore_index=ignore_index,
         )
+        raise FullconvError(message, "fullconv check DATA")
 
 
 def device_error(target: Tensor, values: Tensor) -> FullconvError:
-    """Return the error for a target that is not on the scores' device."""
-    return FullconvError(
-        msg(
-            "the target is on {target} but the scores are on {scores}; expected one device.",
-            target=target.device,
-            scores=values.device,
-        ),
-        "target = target.to(scores.values.device)",
+    message = msg(
+        "the target is on {target} but the scores are on {scores}; expected one device.",
+        target=target.device,
+        scores=values.device,
     )
-
-
-def _total_weight(target: Tensor, ignore_index: int, class_weights: Tensor | None) -> Tensor:
-    valid = target != ignore_index
-    if class_weights is None:
-        return valid.sum().double()
-    return class_weights.double()[target[valid].long()].sum()
+    return FullconvError(message, "target = target.to(scores.values.device)")
 
 
 def _matrices(values: Tensor, grid: AxisGrids, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -289,8 +254,7 @@ def _matrices(values: Tensor, grid: AxisGrids, size: tuple[int, int]) -> tuple[T
 def _strips(
     values: Tensor, grid: AxisGrids, size: tuple[int, int]
 ) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
-    """Yield ranges of image rows, the rows of cells that they need, and the two matrices between
-    them."""
+    """Yield ranges of rows, the rows of cells that they need, and the two matrices between them."""
     rows, columns = _matrices(values, grid, size)
     row_bytes = values.shape[0] * values.shape[1] * size[1] * values.element_size()
     step = max(1, STRIP_BYTES // row_bytes)

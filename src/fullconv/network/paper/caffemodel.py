@@ -49,21 +49,14 @@ class _DamagedError(Exception):
 
 @dataclass(frozen=True)
 class _Field:
-    """One field, or a run of fields of fixed width with the same tag.
+    """One field, or a run of fields of fixed width with the same tag."""
 
-    Args:
-        number, wire: of the tag.
-        value: of a varint.
-        content: the bytes of the (first) value.
-        count, step: number of values in the run, and bytes from one to the next.
-    """
-
-    number: int
-    wire: int
-    value: int
-    content: slice
-    count: int = 1
-    step: int = 0
+    number: int  # of the tag
+    wire: int  # of the tag
+    value: int  # of a varint
+    content: slice  # the bytes of the (first) value
+    count: int = 1  # number of values in the run
+    step: int = 0  # bytes from one value to the next
 
 
 def read_caffemodel(path: str | Path) -> dict[str, list[Tensor]]:
@@ -80,10 +73,8 @@ def read_caffemodel(path: str | Path) -> dict[str, list[Tensor]]:
     try:
         data = np.asarray(np.memmap(path, dtype=np.uint8, mode="r"))
     except (OSError, ValueError) as error:  # an empty file cannot be mapped
-        raise FullconvError(
-            msg("{path} cannot be read: {error}.", path=path, error=error),
-            shell_command("ls", "-l", path),
-        ) from None
+        message = msg("{path} cannot be read: {error}.", path=path, error=error)
+        raise FullconvError(message, shell_command("ls", "-l", path)) from None
     layers: dict[str, list[Tensor]] = {}
     reader = _Reader(data)
     try:
@@ -98,22 +89,18 @@ def read_caffemodel(path: str | Path) -> dict[str, list[Tensor]]:
                 if blobs:
                     layers[name] = blobs
     except _DamagedError as error:
-        raise FullconvError(
-            msg(
-                "{path} is damaged, truncated or not a .caffemodel: {reason}.",
-                path=path,
-                reason=error.message,
-            ),
-            msg("copy or download {file} again", file=path.name),
-        ) from None
-    if not layers:
-        raise FullconvError(
-            msg(
-                "{path} has no layer with weights; expected a .caffemodel of a trained network.",
-                path=path,
-            ),
-            shell_command("ls", "-l", path),
+        message = msg(
+            "{path} is damaged, truncated or not a .caffemodel: {reason}.",
+            path=path,
+            reason=error.message,
         )
+        raise FullconvError(message, msg("copy or download {file} again", file=path.name)) from None
+    if not layers:
+        message = msg(
+            "{path} has no layer with weights; expected a .caffemodel of a trained network.",
+            path=path,
+        )
+        raise FullconvError(message, shell_command("ls", "-l", path))
     return layers
 
 
@@ -146,15 +133,14 @@ class _Reader:
             if wire == LENGTH:
                 length, at = self.varint(at, within.stop)
             if length > within.stop - at:
-                raise _DamagedError(
-                    msg(
-                        "field {number} at byte {byte} claims {length} bytes, but {left} are left",
-                        number=number,
-                        byte=start,
-                        length=length,
-                        left=within.stop - at,
-                    )
+                message = msg(
+                    "field {number} at byte {byte} claims {length} bytes, but {left} are left",
+                    number=number,
+                    byte=start,
+                    length=length,
+                    left=within.stop - at,
                 )
+                raise _DamagedError(message)
             content = slice(at, at + length)
             count = self.run(start, at, length, within.stop) if wire in WIDTH else 1
             step = at - start + length
@@ -187,7 +173,6 @@ class _Reader:
         raise _DamagedError(msg("the number at byte {byte} does not end", byte=at))
 
     def layer(self, entry: _Field) -> tuple[str, list[Tensor]]:
-        """Return the name and blobs of a layer."""
         name_field, blobs_field = LAYERS[entry.number]
         name, blobs = "", []
         for part in self.fields(entry.content):
@@ -214,21 +199,19 @@ class _Reader:
         chunks = [chunk for kind in parts.values() for chunk in kind]
         count = sum(map(len, chunks))
         if not count or math.prod(shape) != count or len(parts) > 1:
-            raise _DamagedError(
-                msg(
-                    "the weights of layer {layer!r} at byte {byte} have the shape {shape} but "
-                    "{count} numbers",
-                    layer=layer,
-                    byte=entry.content.start,
-                    shape=shape,
-                    count=count,
-                )
+            message = msg(
+                "the weights of layer {layer!r} at byte {byte} have the shape {shape} but "
+                "{count} numbers",
+                layer=layer,
+                byte=entry.content.start,
+                shape=shape,
+                count=count,
             )
+            raise _DamagedError(message)
         numbers = np.concatenate([np.zeros(0, np.float32), *chunks], dtype=np.float32)
         return torch.from_numpy(numbers).reshape(shape)
 
     def shape(self, entry: _Field) -> tuple[int, ...]:
-        """Return the dimensions of a BlobShape."""
         dims: list[int] = []
         for part in self.fields(entry.content):
             if part.number == 1 and part.wire == VARINT:

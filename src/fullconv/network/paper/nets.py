@@ -49,11 +49,6 @@ class PaperBackbone(nn.Module):
         layers: by name.
         taps: the layers whose outputs are returned, each with a fixed factor.
         published: scores start at zero and are zero outside their cells, as in the released nets.
-
-    >>> layers = {"conv": nn.Conv2d(3, 8, 3, padding=1)}
-    >>> backbone = PaperBackbone(layers, {"conv": 1.0}, published=False)
-    >>> backbone(torch.zeros(1, 3, 32, 48))[0].shape
-    torch.Size([1, 8, 32, 48])
     """
 
     def __init__(
@@ -236,15 +231,13 @@ def paper_card(name: str) -> BackboneCard:
         "atonce": {"form": "original", "at_once": True},
     }
     if network not in NETWORKS or variant not in options:
-        raise FullconvError(
-            msg(
-                "the paper has no network {name!r}; choose from {networks}, each as NAME (original "
-                "form) or NAME-aligned, or vgg16-atonce.",
-                name=name,
-                networks=truncated_list(list(NETWORKS)),
-            ),
-            "--backbone paper:vgg16",
+        message = msg(
+            "the paper has no network {name!r}; choose from {networks}, each as NAME (original "
+            "form) or NAME-aligned, or vgg16-atonce.",
+            name=name,
+            networks=truncated_list(list(NETWORKS)),
         )
+        raise FullconvError(message, "--backbone paper:vgg16")
     return BackboneCard("paper", network, options[variant])
 
 
@@ -254,37 +247,31 @@ def build_paper_backbone(
     """Build the backbone of a card, and return it with the card, which has the mean and std that
     the weights expect.
 
-    Args:
-        card: name as in `NETWORKS`; options are `form` ("original" or "aligned"), `at_once`, and
-            `width` (a factor for all channels); weights may be a .caffemodel, .pth or .safetensors
-            file with the layers of a classifier or of an FCN.
-        pretrained: load torchvision's ImageNet weights, if torchvision has that network.
+    Its options are `form` ("original" or "aligned"), `at_once`, and `width` (a factor for all
+    channels). Its weights may be a .caffemodel, .pth or .safetensors file with the layers of a
+    classifier or of an FCN; `pretrained` loads torchvision's, if torchvision has that network.
 
     Raises:
         FullconvError: the name or an option is unknown, or the weights do not fit or cannot be
             downloaded.
     """
     if card.name not in NETWORKS:
-        raise FullconvError(
-            msg(
-                "the paper has no network {name!r}; choose from {networks}.",
-                name=card.name,
-                networks=truncated_list(list(NETWORKS)),
-            ),
-            'name = "vgg16"',
+        message = msg(
+            "the paper has no network {name!r}; choose from {networks}.",
+            name=card.name,
+            networks=truncated_list(list(NETWORKS)),
         )
+        raise FullconvError(message, 'name = "vgg16"')
     options = {"form": "original", "at_once": False, "width": 1.0, **card.options}
     width = options["width"]
     if len(options) != 3 or options["form"] not in FORMS or not isinstance(width, (int, float)):
-        raise FullconvError(
-            msg(
-                "the options of {name} are {options}; expected only form (original or aligned), "
-                "at_once (true or false) and width (a number).",
-                name=card.name,
-                options=dict(card.options),
-            ),
-            'options = { form = "original" }',
+        message = msg(
+            "the options of {name} are {options}; expected only form (original or aligned), "
+            "at_once (true or false) and width (a number).",
+            name=card.name,
+            options=dict(card.options),
         )
+        raise FullconvError(message, 'options = { form = "original" }')
     stack = _Stack(options["form"], width)
     names = NETWORKS[card.name](stack)
     scales = AT_ONCE if options["at_once"] else {}
@@ -298,26 +285,23 @@ def build_paper_backbone(
     else:
         return backbone, card
     caffe = fill_backbone(backbone, weights, missing=card.missing)
-    if caffe and (card.mean, card.std) == (
-        IMAGENET_MEAN,
-        IMAGENET_STD,
-    ):  # the card does not override them
+    default_images = (card.mean, card.std) == (IMAGENET_MEAN, IMAGENET_STD)
+    if caffe and default_images:  # otherwise the card overrides them
         card = replace(card, mean=CAFFE_MEAN, std=CAFFE_STD)
     return backbone, card
 
 
 def _torchvision_weights(card: BackboneCard) -> Weights:
-    names = {"vgg16": "vgg16", "alexnet_owt": "alexnet"}
-    if card.name not in names:
-        raise FullconvError(
-            msg(
-                "there are no weights of {name} to download by name; Caffe's weights are a file.",
-                name=card.name,
-            ),
-            msg(
-                "--no-pretrained   # or --backbone card.toml, with:\n"
-                'source = "paper"\nname = "{name}"\nweights = "FILE.caffemodel"',
-                name=card.name,
-            ),
+    names, name = {"vgg16": "vgg16", "alexnet_owt": "alexnet"}, card.name
+    if name not in names:
+        message = msg(
+            "there are no weights of {name} to download by name; Caffe's weights are a file.",
+            name=name,
         )
-    return download_torchvision_weights(card, names[card.name])
+        hint = msg(
+            "--no-pretrained   # or --backbone card.toml, with:\n"
+            'source = "paper"\nname = "{name}"\nweights = "FILE.caffemodel"',
+            name=name,
+        )
+        raise FullconvError(message, hint)
+    return download_torchvision_weights(card, names[name])

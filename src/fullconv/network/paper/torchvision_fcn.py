@@ -35,18 +35,7 @@ _SCORE, _AUXILIARY_HEAD = "classifier.4.", "aux_classifier."
 
 
 class DilatedPyramid(nn.Module):
-    """Everything but the scores of a torchvision FCN. `placement` is torchvision's.
-
-    Args:
-        network: made by torchvision.
-
-    >>> import torch
-    >>> from torchvision.models.segmentation import fcn_resnet50
-    >>> with torch.device("meta"):
-    ...     pyramid = DilatedPyramid(fcn_resnet50(weights=None, weights_backbone=None))
-    >>> pyramid(torch.zeros(2, 3, 64, 96, device="meta"))[0].shape
-    torch.Size([2, 512, 8, 12])
-    """
+    """Everything but the scores of torchvision's FCN `network`. `placement` is torchvision's."""
 
     placement = "stretched"
 
@@ -65,13 +54,9 @@ class DilatedPyramid(nn.Module):
 def build_pyramid(
     card: BackboneCard, *, pretrained: bool = False
 ) -> tuple[DilatedPyramid, BackboneCard]:
-    """Build the pyramid of a card, and return it with the card, which names the training data of
-    the weights.
-
-    Args:
-        card: of source "torchvision", one of `NAMES`; its weights may be a .pth or .safetensors
-            file of the whole network, whose scores are left out.
-        pretrained: load torchvision's own weights.
+    """Build the pyramid of a card (one of `CARDS`), and return it with the card, which names the
+    training data of the weights. They may be a .pth or .safetensors file of the whole network (the
+    scores are left out); `pretrained` loads torchvision's own.
 
     Raises:
         FullconvError: the card has options, or the weights do not fit or cannot be downloaded.
@@ -79,14 +64,12 @@ def build_pyramid(
     from torchvision.models import get_model
 
     if card.options:
-        raise FullconvError(
-            msg(
-                "torchvision's {name} has no options; found {options}.",
-                name=card.name,
-                options=dict(card.options),
-            ),
-            msg("options = {{}}   # in the card"),
+        message = msg(
+            "torchvision's {name} has no options; found {options}.",
+            name=card.name,
+            options=dict(card.options),
         )
+        raise FullconvError(message, msg("options = {{}}   # in the card"))
     pyramid = DilatedPyramid(get_model(card.name, weights=None, weights_backbone=None))
     if card.weights is not None:
         fill_pyramid(pyramid, read_weights(card.weights))
@@ -97,8 +80,7 @@ def build_pyramid(
 
 
 def identify_architecture(weights: Weights) -> str:
-    """Return which of `NAMES` the weights belong to, by the blocks of the third stage; "" if
-    none."""
+    """Return which of `NAMES` the weights belong to, by the blocks of the third stage, or ""."""
     if f"{_SCORE}weight" not in weights.tensors:
         return ""
     blocks = sum(
@@ -109,25 +91,16 @@ def identify_architecture(weights: Weights) -> str:
 
 
 def count_classes(weights: Weights) -> int:
-    """Return the number of classes that the weights score."""
     return int(weights.tensors[f"{_SCORE}weight"].shape[0])
 
 
 def fill_pyramid(pyramid: DilatedPyramid, weights: Weights) -> None:
-    """Copy all weights but the scores' into a pyramid.
-
-    Raises:
-        FullconvError: they do not fit.
-    """
+    """Copy all weights but the scores' into a pyramid; they must fit."""
     _fill(pyramid, weights, lambda name: "" if name.startswith((_SCORE, _AUXILIARY_HEAD)) else name)
 
 
 def fill_score(score: nn.Module, weights: Weights) -> None:
-    """Copy the scores' weights into a 1x1 convolution.
-
-    Raises:
-        FullconvError: they do not fit.
-    """
+    """Copy the scores' weights into a 1x1 convolution; they must fit."""
     _fill(score, weights, lambda name: name[len(_SCORE) :] if name.startswith(_SCORE) else "")
 
 

@@ -33,20 +33,11 @@ _DENSE = ("fc6", "fc7")
 
 @dataclass(frozen=True)
 class Layers:
-    """The layers of a file under the paper's names.
+    """The layers of a file under the paper's names."""
 
-    Args:
-        path: of the file, for messages.
-        tensors: layer -> "weight" and "bias" -> tensor.
-        caffe: whether the layers expect Caffe's images.
-
-    >>> Layers("a.caffemodel", {"fc7": {"bias": torch.zeros(4096)}}, True).tensors["fc7"].keys()
-    dict_keys(['bias'])
-    """
-
-    path: str
-    tensors: Mapping[str, Mapping[str, Tensor]]
-    caffe: bool
+    path: str  # of the file, for messages
+    tensors: Mapping[str, Mapping[str, Tensor]]  # layer -> "weight" and "bias" -> tensor
+    caffe: bool  # whether the layers expect Caffe's images
 
 
 def match_layers(weights: Weights, backbone: nn.Module) -> Layers:
@@ -82,8 +73,7 @@ def match_layers(weights: Weights, backbone: nn.Module) -> Layers:
 
 
 def named_convolutions(backbone: nn.Module) -> dict[str, nn.Conv2d]:
-    """Return the convolutions by their Caffe names, in which a slash precedes the parts of an
-    inception module."""
+    """Return the convolutions by their Caffe names; parts of inception modules follow a slash."""
     return {
         name.replace(".", "/"): module
         for name, module in backbone.named_modules()
@@ -94,12 +84,8 @@ def named_convolutions(backbone: nn.Module) -> dict[str, nn.Conv2d]:
 def copy_weights(
     modules: Mapping[str, nn.Module], layers: Layers, *, others: Iterable[str] = HEADS
 ) -> None:
-    """Copy weights into modules, each by its layer's name.
-
-    Args:
-        modules: by their layers' names in the file.
-        layers: of the file.
-        others: prefixes of layers that the file may have in addition; they are left out.
+    """Copy weights into modules, each by its layer's name in the file. Layers with a prefix in
+    `others` may be in the file in addition; they are left out.
 
     Raises:
         FullconvError: a layer is missing, unknown or has the wrong shape. Nothing is copied then.
@@ -116,25 +102,24 @@ def copy_weights(
         for part, parameter in module.named_parameters(recurse=False)
     }
     if mismatch := compare_weights(tensors, targets, fits):
-        raise FullconvError(
-            msg(
-                "{file} does not fit this network: {mismatch}.",
-                file=layers.path,
-                mismatch=mismatch.message,
-            ),
-            msg(
-                "--backbone paper:vgg16   # or paper:alexnet, ...: the network that the weights "
-                "belong to"
-            ),
+        message = msg(
+            "{file} does not fit this network: {mismatch}.",
+            file=layers.path,
+            mismatch=mismatch.message,
         )
+        hint = msg(
+            "--backbone paper:vgg16   # or paper:alexnet, ...: the network that the weights "
+            "belong to"
+        )
+        raise FullconvError(message, hint)
     with torch.no_grad():
         for name, target in targets.items():
             target.data.copy_(tensors[name].reshape(target.shape))
 
 
 def fits(tensor: Tensor, target: Tensor) -> bool:
-    """Return whether a tensor has the target's shape, is fully connected (O, I k k), or has the
-    leading ones of old Caffe files."""
+    """Return whether a tensor has the target's shape; it may be fully connected (O, I k k), or have
+    the leading ones of old Caffe files."""
     outputs, *inputs = target.shape
     shape, convolution = ([n for n in s if n != 1] for s in (tensor.shape, target.shape))
     connected = [n for n in (outputs, math.prod(inputs)) if n != 1]
@@ -142,28 +127,21 @@ def fits(tensor: Tensor, target: Tensor) -> bool:
 
 
 def fill_backbone(backbone: nn.Module, weights: Weights, *, missing: Iterable[str] = ()) -> bool:
-    """Copy a file's weights into a backbone, without the scores.
-
-    Args:
-        missing: layers that the file lacks; they stay as they are.
-
-    Returns:
-        Whether the weights expect Caffe's images, with `CAFFE_MEAN` and `CAFFE_STD`.
+    """Copy a file's weights into a backbone, without the scores. Layers in `missing` stay as they
+    are. Return whether the weights expect Caffe's images, with `CAFFE_MEAN` and `CAFFE_STD`.
 
     Raises:
         FullconvError: the file belongs to another network.
     """
     layers = match_layers(weights, backbone)
     convolutions = named_convolutions(backbone)
-    copy_weights(
-        {name: c for name, c in convolutions.items() if name not in tuple(missing)}, layers
-    )
+    skipped = set(missing)
+    copy_weights({name: c for name, c in convolutions.items() if name not in skipped}, layers)
     if layers.caffe:
         swap_bgr_to_rgb(next(iter(convolutions.values())))
     return layers.caffe
 
 
 def swap_bgr_to_rgb(convolution: nn.Conv2d) -> None:
-    """Convert weights for BGR images to weights for RGB images, in place."""
     with torch.no_grad():
         convolution.weight.copy_(convolution.weight.flip(1))

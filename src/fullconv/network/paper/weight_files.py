@@ -31,32 +31,18 @@ _LISTED = 4  # tensors of each kind that a mismatch report names
 
 @dataclass(frozen=True)
 class Weights:
-    """The content of a weight file.
-
-    Args:
-        path: the file.
-        tensors: by name; the blobs of a Caffe layer are `NAME.weight` and `NAME.bias`.
-        kind: "caffe", "torch" or "safetensors".
-        architecture: the file's own name for its network, or "".
-
-    >>> Weights(Path("a.pth"), {"fc.bias": torch.zeros(5)}, "torch").tensors["fc.bias"].shape
-    torch.Size([5])
-    """
+    """The content of a weight file."""
 
     path: Path
-    tensors: Mapping[str, Tensor]
-    kind: str
-    architecture: str = ""
+    tensors: Mapping[str, Tensor]  # by name; the blobs of a Caffe layer: NAME.weight and NAME.bias
+    kind: str  # "caffe", "torch" or "safetensors"
+    architecture: str = ""  # the file's own name for its network
 
 
 @dataclass(frozen=True)
 class WeightMismatch:
-    """The differences between the tensors of a file and those that a network expects.
-
-    Args:
-        missing, unexpected: names, the missing ones with the expected shape in `message`.
-        reshaped: names of tensors with another shape.
-        message: the report, to fill into a sentence; empty if everything fits.
+    """The differences between the tensors of a file and those that a network expects, by name; the
+    message is to fill into a sentence, and empty if everything fits.
 
     >>> compare_weights({"a": torch.ones(2)}, {"a": torch.ones(3)}).message
     '1 tensor has the wrong shape: a (2,), expected (3,)'
@@ -76,13 +62,8 @@ def compare_weights(
     expected: Mapping[str, Tensor],
     fits: Callable[[Tensor, Tensor], bool] = lambda tensor, target: tensor.shape == target.shape,
 ) -> WeightMismatch:
-    """Compare the tensors of a file with those that a network expects. The result is false if they
-    fit.
-
-    Args:
-        tensors, expected: by name.
-        fits: decides whether a tensor can fill the expected one.
-    """
+    """Compare the tensors of a file with those that a network expects, by name. The result is false
+    if they fit; `fits` decides whether a tensor can fill the expected one."""
     missing = tuple(name for name in expected if name not in tensors)
     unexpected = tuple(name for name in tensors if name not in expected)
     reshaped = tuple(
@@ -101,35 +82,28 @@ def compare_weights(
         )
         for name in reshaped
     ]
-    parts = []
-    if missing:
-        parts.append(
-            nmsg(
-                "{count} tensor is missing: {names}",
-                "{count} tensors are missing: {names}",
-                len(missing),
-                names=named(missing, expected),
-            )
-        )
-    if unexpected:
-        parts.append(
-            nmsg(
-                "{count} tensor is not part of the network: {names}",
-                "{count} tensors are not part of the network: {names}",
-                len(unexpected),
-                names=named(unexpected, tensors),
-            )
-        )
-    if reshaped:
-        parts.append(
-            nmsg(
-                "{count} tensor has the wrong shape: {names}",
-                "{count} tensors have the wrong shape: {names}",
-                len(reshaped),
-                names=truncated_list(wrong_shapes, _LISTED),
-            )
-        )
-    return WeightMismatch(missing, unexpected, reshaped, join(parts, "; "))
+    reports = [
+        nmsg(
+            "{count} tensor is missing: {names}",
+            "{count} tensors are missing: {names}",
+            len(missing),
+            names=named(missing, expected),
+        ),
+        nmsg(
+            "{count} tensor is not part of the network: {names}",
+            "{count} tensors are not part of the network: {names}",
+            len(unexpected),
+            names=named(unexpected, tensors),
+        ),
+        nmsg(
+            "{count} tensor has the wrong shape: {names}",
+            "{count} tensors have the wrong shape: {names}",
+            len(reshaped),
+            names=truncated_list(wrong_shapes, _LISTED),
+        ),
+    ]
+    message = join([report for report in reports if report.values["count"]], "; ")
+    return WeightMismatch(missing, unexpected, reshaped, message)
 
 
 def read_weights(path: str | Path) -> Weights:
@@ -148,14 +122,12 @@ def read_weights(path: str | Path) -> Weights:
             shell_command("ls", "-l", path),
         ) from None
     if head.startswith(b"\x89HDF"):
-        raise FullconvError(
-            msg(
-                "{path} is an HDF5 file; expected a .caffemodel in Caffe's binary format, a .pth "
-                "or a .safetensors file.",
-                path=path,
-            ),
-            msg("snapshot_format: BINARYPROTO   # in Caffe's solver"),
+        message = msg(
+            "{path} is an HDF5 file; expected a .caffemodel in Caffe's binary format, a .pth "
+            "or a .safetensors file.",
+            path=path,
         )
+        raise FullconvError(message, msg("snapshot_format: BINARYPROTO   # in Caffe's solver"))
     if head[8:9] == b"{":
         return Weights(path, _read_safetensors(path), "safetensors")
     if begins_like_torch_file(head) or path.suffix in TORCH_SUFFIXES:
@@ -174,7 +146,7 @@ def begins_like_torch_file(head: bytes) -> bool:
 
 
 def load_card_weights(classifier: nn.Module, card: BackboneCard) -> None:
-    """Load the weights of a backbone card into the whole classifier.
+    """Load the weights of a backbone card, if it has any, into the whole classifier.
 
     Raises:
         FullconvError: no .safetensors file, or tensors that do not fit. Only the modules that the
@@ -221,11 +193,7 @@ def load_card_weights(classifier: nn.Module, card: BackboneCard) -> None:
 
 def download_torchvision_weights(card: BackboneCard, name: str) -> Weights:
     """Return the default weights of torchvision's network `name`, downloaded once and verified by
-    their checksum.
-
-    Raises:
-        FullconvError: the weights are not in the cache and cannot be downloaded.
-    """
+    their checksum; it is an error if that fails."""
     from torchvision.models import get_model_weights
 
     try:
@@ -242,10 +210,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise FullconvError(
-            msg("{path} cannot be read: {error}.", path=path, error=error),
-            msg("copy or download {file} again", file=path.name),
-        ) from None
+        message = msg("{path} cannot be read: {error}.", path=path, error=error)
+        raise FullconvError(message, msg("copy or download {file} again", file=path.name)) from None
 
 
 def _read_torch(path: Path) -> Weights:
@@ -262,41 +228,32 @@ def _read_torch(path: Path) -> Weights:
                 ),
                 msg("torch.save(network.state_dict(), 'FILE.pth')   # where the file comes from"),
             ) from None
-        raise FullconvError(
-            msg(
-                "{path} is damaged or not a weight file: {kind}: {error}",
-                path=path,
-                kind=type(error).__name__,
-                error=first_line(error)[:200],
-            ),
-            msg("copy or download {file} again", file=path.name),
-        ) from None
+        message = msg(
+            "{path} is damaged or not a weight file: {kind}: {error}",
+            path=path,
+            kind=type(error).__name__,
+            error=first_line(error)[:200],
+        )
+        raise FullconvError(message, msg("copy or download {file} again", file=path.name)) from None
     architecture, tensors = "", content
     if isinstance(content, dict):
         architecture = str(content.get("arch", ""))
         tensors = next((content[key] for key in _NESTED if key in content), content)
-    if not _is_state_dict(tensors):
-        raise FullconvError(
-            msg(
-                "{path} contains no weights but {content}; expected tensors by name, or a "
-                "checkpoint with such tensors under {keys}.",
-                path=path,
-                content=_describe(tensors),
-                keys=truncated_list(_NESTED),
-            ),
-            "torch.save(network.state_dict(), 'FILE.pth')",
+    is_dict = isinstance(tensors, dict) and len(tensors) > 0
+    if not is_dict or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
+    ):
+        message = msg(
+            "{path} contains no weights but {content}; expected tensors by name, or a "
+            "checkpoint with such tensors under {keys}.",
+            path=path,
+            content=_describe(tensors),
+            keys=truncated_list(_NESTED),
         )
+        raise FullconvError(message, "torch.save(network.state_dict(), 'FILE.pth')")
     if all(name.startswith("module.") for name in tensors):  # saved by DataParallel
         tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     return Weights(path, tensors, "torch", architecture)
-
-
-def _is_state_dict(content: Any) -> bool:
-    return (
-        isinstance(content, dict)
-        and bool(content)
-        and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
-    )
 
 
 def _describe(content: Any) -> str:
