@@ -20,8 +20,7 @@ _LOWEST_PRIORITY = 19
 def lower_thread_priority() -> None:
     """Lower this thread's priority, so that I/O does not delay the network (Linux only).
 
-    The network's threads wait for the slowest of them at every operation: a thread that takes a
-    core from one of them delays all.
+    The network's threads wait at every operation for the slowest of them.
     """
     if sys.platform == "linux":  # elsewhere threads have no priority of their own
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)

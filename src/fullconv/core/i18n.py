@@ -118,7 +118,12 @@ def requested_language(argv: Sequence[str], environ: Mapping[str, str] = os.envi
         if word == "--lang" or word.startswith("--lang="):
             name = word.partition("=")[2] or following
     language = re.split("[_.@-]", name.lower())[0]
-    return language if language in LANGUAGES and _can_print(language) else "en"
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            "中文".encode(getattr(stream, "encoding", None) or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        return "en"
+    return language if language in LANGUAGES else "en"
 
 
 def accepted_language(header: str) -> str:
@@ -142,13 +147,3 @@ def accepted_language(header: str) -> str:
 def _catalog(language: str) -> gettext.NullTranslations:
     folder = Path(__file__).with_name("locale")
     return gettext.translation("fullconv", folder, [language], fallback=True)
-
-
-def _can_print(language: str) -> bool:
-    text = "中文" if language == "zh" else ""
-    try:
-        for stream in (sys.stdout, sys.stderr):
-            text.encode(getattr(stream, "encoding", None) or "utf-8")
-    except (UnicodeEncodeError, LookupError):
-        return False
-    return True
