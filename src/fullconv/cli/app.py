@@ -35,7 +35,7 @@ app = App(
     default_parameter=Parameter(negative_iterable=()),  # no --empty-crop
 )
 _JSON_HELP = msg("Print one JSON object and nothing else.")
-Json = Annotated[bool, Parameter(name="--json", negative=(), show_default=False, help=_JSON_HELP)]
+Json = Annotated[bool, Parameter(negative=(), show_default=False, help=_JSON_HELP)]
 Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
 Split = Literal["train", "val", "test"]
 Precision = Literal["auto", "float32", "bfloat16"]

@@ -80,10 +80,11 @@ def _examine_packages(health: Health) -> None:
     bounds = requirements("torchvision").get("torch", "")
     health.facts[MATCH] = match = satisfies(torch, bounds) if torch and vision else None
     if match is False:
-        values = {"torch": torch, "vision": vision, "bounds": bounds}
         message = msg(
             "torch {torch} does not match torchvision {vision}, which needs torch {bounds}.",
-            **values,
+            torch=torch,
+            vision=vision,
+            bounds=bounds,
         )
         line = f'pip install --upgrade "torch=={str(torch).partition("+")[0]}" torchvision'
         health.add("broken", message, line)

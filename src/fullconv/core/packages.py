@@ -30,12 +30,13 @@ def requirements(package: str, extra: str = "") -> dict[str, str]:
         lines = metadata.requires(package) or []
     except metadata.PackageNotFoundError:
         return {}
-    required = {}
+    required: dict[str, str] = {}
     for entry in map(Requirement, lines):
         needed = entry.marker is None or entry.marker.evaluate()
         if extra and entry.marker is not None:
             needed = not needed and entry.marker.evaluate({"extra": extra})
-        required |= {entry.name: str(entry.specifier)} if needed else {}
+        if needed:
+            required[entry.name] = str(entry.specifier)
     return required
 
 
