@@ -30,14 +30,14 @@ def requirements(package: str, extra: str = "") -> dict[str, str]:
         lines = metadata.requires(package) or []
     except metadata.PackageNotFoundError:
         return {}
-    required: dict[str, str] = {}
-    for entry in map(Requirement, lines):
-        needed = entry.marker is None or entry.marker.evaluate()
-        if extra and entry.marker is not None:
-            needed = not needed and entry.marker.evaluate({"extra": extra})
-        if needed:
-            required[entry.name] = str(entry.specifier)
-    return required
+    required = map(Requirement, lines)
+    if extra:
+        return {
+            r.name: str(r.specifier)
+            for r in required
+            if r.marker and r.marker.evaluate({"extra": extra}) and not r.marker.evaluate()
+        }
+    return {r.name: str(r.specifier) for r in required if r.marker is None or r.marker.evaluate()}
 
 
 def required_package(module: str) -> str:
