@@ -1,4 +1,4 @@
-"""Threads beside the network: what runs at the same time, in which order, and what they hold."""
+"""Threads beside the network: their order, their errors, and the memory that they hold."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from fullconv.core.concurrency import (
     short_switch_interval,
 )
 
-SECONDS = 20  # after which something that is waited for will not come
+SECONDS = 20  # of waiting
 
 
 class Thing:
-    """Something that one can ask whether it is still there."""
+    """An object with weak references."""
 
 
 def test_the_next_is_read_while_the_caller_works() -> None:
@@ -86,32 +86,32 @@ def test_an_error_comes_at_its_place() -> None:
 
 def test_what_was_handed_out_is_not_held() -> None:
     """Windows of large images are tens of megabytes."""
-    seen: list[weakref.ref[Thing]] = []
+    references: list[weakref.ref[Thing]] = []
 
-    def made(_: int) -> Thing:
+    def read(_: int) -> Thing:
         thing = Thing()
-        seen.append(weakref.ref(thing))
+        references.append(weakref.ref(thing))
         return thing
 
-    for number, thing in prefetch(made, range(5)):
+    for number, thing in prefetch(read, range(5)):
         del thing
         gc.collect()
-        assert all(one() is None for one in seen[: number + 1])
+        assert all(reference() is None for reference in references[: number + 1])
 
 
 def test_what_was_written_is_not_held() -> None:
-    seen: list[weakref.ref[Thing]] = []
+    references: list[weakref.ref[Thing]] = []
     with BackgroundWorker() as behind:
         for _ in range(5):
             thing = Thing()
-            seen.append(weakref.ref(thing))
+            references.append(weakref.ref(thing))
             behind(lambda _: None, thing)
             del thing
             gc.collect()
-            assert all(one() is None for one in seen[:-1])  # the last one is being written
+            assert all(reference() is None for reference in references[:-1])  # one is in use
         behind.wait()
         gc.collect()
-        assert all(one() is None for one in seen)
+        assert all(reference() is None for reference in references)
 
 
 def test_who_stops_early_leaves_no_thread() -> None:
@@ -128,8 +128,8 @@ def test_who_stops_early_leaves_no_thread() -> None:
 def test_threads_beside_the_network_come_last() -> None:
     own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
     with ThreadPoolExecutor(1, initializer=lower_thread_priority) as pool:
-        found = pool.submit(lambda: os.getpriority(os.PRIO_PROCESS, 0)).result()
-    assert found == 19
+        priority = pool.submit(lambda: os.getpriority(os.PRIO_PROCESS, 0)).result()
+    assert priority == 19
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own
 
 
