@@ -111,16 +111,11 @@ def progress_bar(label: str, *, visible: bool = True) -> Iterator[Callable[[int,
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=28),
-        TextColumn("{task.fields[pace]}"),
-        TimeRemainingColumn(),
-        TextColumn(translate(msg("left"))),
-        console=Console(stderr=True),
-        transient=True,
-        redirect_stdout=False,
-    )
+    counts, pace = TextColumn("{task.description}"), TextColumn("{task.fields[pace]}")
+    left = [TimeRemainingColumn(), TextColumn(translate(msg("left")))]
+    columns = [counts, BarColumn(bar_width=28), pace, *left]
+    console = Console(stderr=True)
+    bar = Progress(*columns, console=console, transient=True, redirect_stdout=False)
     task = bar.add_task(translate(label), total=None, pace="")
 
     def update_bar(done: int, total: int) -> None:

@@ -89,13 +89,9 @@ def _inspect_model(path: Path) -> Description:
     facts = {**model.config(), "parameters": sum(p.numel() for p in network.parameters())}
     facts["grids"] = [grid.to_dict() for grid in network.backbone.grids]
     values = {"name": network.name, "source": card.source, "backbone": card.name}
-    millions = facts["parameters"] / 1e6
+    values["millions"] = facts["parameters"] / 1e6
     lines: list[str] = [
-        msg(
-            "{name} on {source} {backbone}, {millions:.1f} million parameters",
-            millions=millions,
-            **values,
-        ),
+        msg("{name} on {source} {backbone}, {millions:.1f} million parameters", **values),
         msg("classes: {names}", names=", ".join(model.labels.names)),
     ]
     for name, labels in model.heads.items():

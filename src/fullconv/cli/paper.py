@@ -124,16 +124,10 @@ def _heatmap_facts(
         classifier=dense.name,
         **measured,
     )
-    titles = msg(
-        "{probability:>11}{x:>7}{y:>7}{scale:>7}  {name}",
-        probability=msg("probability"),
-        x="x",
-        y="y",
-        scale=msg("scale"),
-        name=msg("class"),
-    )
+    titles = {"probability": msg("probability"), "scale": msg("scale"), "name": msg("class")}
+    title = msg("{probability:>11}{x:>7}{y:>7}{scale:>7}  {name}", x="x", y="y", **titles)
     lines = [f"{p.probability:>11.1%}{p.column:>7}{p.row:>7}{p.scale:>7g}  {p.name}" for p in rows]
-    return facts, join([head, titles, *lines])
+    return facts, join([head, title, *lines])
 
 
 @app.command(group=ANALYSIS, sort_key=24)

@@ -93,12 +93,7 @@ def set_language(language: str) -> None:
 
 
 def format_error(message: str, hint: str = "") -> str:
-    """Return an error as it is printed, with the line to paste below it.
-
-    >>> print(format_error("no folder 'data'.", "fullconv check data"))
-    error: no folder 'data'.
-      try: fullconv check data
-    """
+    """Return an error as it is printed, with the line to paste below it."""
     text = msg("error: {message}", message=message)
     return translate(join([text, msg("  try: {hint}", hint=hint)]) if hint else text)
 

@@ -78,14 +78,10 @@ class Labels:
         names: one per class; the position is the class id.
         colors: one RGB triple (0-255) per class. Default: the PASCAL VOC palette.
         ignore_index: id of ignored pixels, outside 0 .. K-1.
-        values: value in a mask file -> class id or `ignore_index`, for integers and for RGB
-            triples. Other integers are class ids themselves; other colors are unknown, unless
-            they are the `colors` of a class.
+        values: integer or RGB triple in a mask file -> class id or `ignore_index`. Other integers
+            are class ids themselves; other colors are unknown, unless they are in `colors`.
         strict_values: integers that are not in `values` have no class.
         unknown_as_ignore: values without a class are ignored instead of refused.
-
-    >>> Labels(("sky", "road"), values={11: 255}).class_of(11)
-    255
     """
 
     names: tuple[str, ...]
