@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,9 +23,8 @@ from fullconv.data.io.masks import read_values
 from fullconv.inference import exported as deployed
 from fullconv.inference.manifest import FOLDER
 from fullconv.inference.options import PredictOptions
-from fullconv.inference.predictor import Predictor, load
+from fullconv.inference.predictor import load
 from fullconv.inference.result_files import FILES
-from fullconv.inference.segmenter import Segmenter
 from fullconv.models.model import Model, save_model
 from fullconv.network.fcn import FCN
 
@@ -73,14 +71,6 @@ def exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(deployed, "_start_onnxruntime", onnx)
     (tmp_path / "m.onnx").touch()
     return tmp_path / "m.onnx"
-
-
-def test_an_exported_file_segments_images(cli: Cli, exported: Path, tmp_path: Path) -> None:
-    pixels = np.zeros((4, 6, 3), np.uint8)
-    pixels[:, :2, 0], pixels[:, 2:, 1] = 200, 200
-    image = written(tmp_path / "a.png", pixels)
-    assert cli("predict", exported, image, "--out", tmp_path)[0] == 0
-    assert read_values(tmp_path / "a_mask.png").tolist() == [[0, 0, 1, 1, 1, 1]] * 4
 
 
 def test_an_exported_file_segments_videos(cli: Cli, exported: Path, tmp_path: Path) -> None:
@@ -365,49 +355,6 @@ def test_images_are_segmented_without_pyav(
     assert err.rstrip().endswith("try: pip install av")
 
 
-def test_ctrl_c(
-    cli: Cli, photos: Path, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    count = 0
-
-    def segment(self: Predictor, *words: Any, **more: Any) -> Any:
-        nonlocal count
-        count += 1
-        if count == 12:
-            signal.raise_signal(signal.SIGINT)
-        return Segmenter.segment(self, *words, **more)
-
-    monkeypatch.setattr(Predictor, "segment", segment)
-    out = tmp_path / "out"
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests
-    try:
-        assert cli("predict", model_folder, photos, "--out", out, *ARGV) == (130, "", "Stopped.\n")
-    finally:
-        signal.signal(signal.SIGINT, before)
-    files = results_in(out)
-    assert 1 <= len(files) <= 11
-    for path in files:
-        assert path.name.endswith("_mask.png")
-        assert read_values(path).shape == (20, 24)
-    assert not list(out.rglob(".part*"))
-
-
-def test_images_of_the_same_name_do_not_overwrite_each_other(
-    cli: Cli, model_folder: Path, tmp_path: Path
-) -> None:
-    names = ("in/a.jpg", "in/a.png", "in/deep/a.jpg", "in/deep/a.png")
-    for number, name in enumerate(names):
-        written(tmp_path / name, photo(20 + number, 30, seed=number))
-    argv = ["predict", model_folder, tmp_path / "in", "--out", tmp_path / "out", *ARGV]
-    code, out, _ = cli(*argv, "--json")
-    assert code == 0
-    files = {r["source"]: r["files"][0] for r in json.loads(out)["images"]}
-    assert len(set(files.values())) == 4
-    for number, name in enumerate(names):
-        assert read_values(Path(files[str(tmp_path / name)])).shape == (20 + number, 30)
-    assert Path(files[str(tmp_path / "in/deep/a.png")]).parent == tmp_path / "out" / "deep"
-
-
 def test_results_among_the_images_are_left_out(cli: Cli, model_folder: Path, data: Path) -> None:
     images = data / "images/test"
     argv = ["predict", model_folder, images, "--out", images, "--save", "mask,color,overlay"]
@@ -432,17 +379,6 @@ def test_predict_overwrites_no_image_of_the_user(cli: Cli, model_folder: Path, d
     assert "\n  try: --out ANOTHER_FOLDER" in message
     assert own.read_bytes() == before
     assert len(list(images.iterdir())) == 3
-
-
-def test_tiles_give_the_same_mask(
-    cli: Cli, model_folder: Path, image: Path, tmp_path: Path
-) -> None:
-    masks = []
-    for name, more in (("whole", []), ("tiles", ["--tile", "32"])):
-        code, _, err = cli("predict", model_folder, image, "--out", tmp_path / name, *more)
-        assert (code, err) == (0, "")
-        masks.append(read_values(tmp_path / name / "street_0000_mask.png"))
-    assert (masks[0] != masks[1]).mean() < 1e-3
 
 
 def test_allow_huge_lifts_the_limit_on_pixels(
