@@ -31,9 +31,9 @@ def test_a_result_is_text_or_one_json_object(
     assert json.loads(capsys.readouterr().out) == {"classes": 3}
 
 
-@pytest.mark.parametrize(("terminal", "shown"), [(True, True), (True, False), (False, True)])
+@pytest.mark.parametrize(("terminal", "visible"), [(True, True), (True, False), (False, True)])
 def test_a_bar_on_a_terminal_only(
-    monkeypatch: pytest.MonkeyPatch, terminal: bool, shown: bool
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, visible: bool
 ) -> None:
     class Stream(io.StringIO):
         def isatty(self) -> bool:
@@ -43,12 +43,12 @@ def test_a_bar_on_a_terminal_only(
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
-    with progress_bar("checked", visible=shown) as progress:
+    with progress_bar("checked", visible=visible) as progress:
         for done in (0, 2, 4, 6):
             progress(done, 10)
             time.sleep(0.02)
     text = stream.getvalue()
-    if not (terminal and shown):
+    if not (terminal and visible):
         assert text == ""
         return
     assert "checked 6/10" in text
@@ -145,9 +145,9 @@ def on_terminal(*words: str, **changed: str) -> str:
 
 
 def test_no_color(scenes: Path) -> None:
-    shown = on_terminal("check", str(scenes))
-    assert "checked 7/7" in shown
-    assert COLOR.search(shown)
+    output = on_terminal("check", str(scenes))
+    assert "checked 7/7" in output
+    assert COLOR.search(output)
     plain = on_terminal("check", str(scenes), NO_COLOR="1")
     assert "checked 7/7" in plain
     assert not COLOR.search(plain)
@@ -155,8 +155,8 @@ def test_no_color(scenes: Path) -> None:
 
 
 def test_a_dumb_terminal(scenes: Path) -> None:
-    shown = on_terminal("check", str(scenes), TERM="dumb")
-    assert "images: train 3, val 2, test 2" in shown
-    assert "\x1b" not in shown
+    output = on_terminal("check", str(scenes), TERM="dumb")
+    assert "images: train 3, val 2, test 2" in output
+    assert "\x1b" not in output
     quiet = on_terminal("check", str(scenes), "--quiet", TERM="dumb")
-    assert quiet == shown[: shown.index("next: ")]
+    assert quiet == output[: output.index("next: ")]

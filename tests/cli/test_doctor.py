@@ -114,7 +114,7 @@ SLOW = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("results", "environ", "message", "line", "shown"), SLOW)
+@pytest.mark.parametrize(("results", "environ", "message", "line", "part"), SLOW)
 def test_what_makes_it_slow(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
@@ -122,14 +122,14 @@ def test_what_makes_it_slow(
     environ: dict[str, str],
     message: str,
     line: str,
-    shown: str,
+    part: str,
 ) -> None:
     patch(monkeypatch, results)
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     health = examine()
     assert only(health) == Finding("slow", message, line)
-    assert shown in health.text()
+    assert part in health.text()
     assert capfd.readouterr() == ("", "")  # the finding is the only message
 
 

@@ -68,7 +68,7 @@ def test_a_file_and_predictions_from_it_where_there_is_no_torch(
         assert (tmp_path / f"out/{seed}_overlay.jpg").is_file()
 
 
-def test_what_needs_torch_says_so_where_there_is_none(
+def test_commands_that_need_torch_without_torch(
     cli: Cli, folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in [name for name in sys.modules if name.startswith("fullconv.network")]:

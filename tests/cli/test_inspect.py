@@ -38,7 +38,7 @@ def test_a_backbone_has_a_grid_per_stride() -> None:
     assert json.loads(json.dumps(facts)) == facts
 
 
-def test_a_backbone_that_sees_the_whole_image_says_by_what_and_stays_json() -> None:
+def test_a_backbone_that_depends_on_the_whole_image() -> None:
     facts, text = inspect("test_efficientnet")
     assert None in {grid["field"] for grid in facts["grids"]}
     assert " whole " in text
@@ -59,9 +59,7 @@ def test_a_backbone_without_stride_4_starts_at_the_finest_that_it_has() -> None:
     assert [grid["stride"] for grid in facts["grids"]] == [16]
 
 
-def test_a_model_tells_its_classes_its_score_and_its_grids(
-    make_model: MakeModel, tmp_path: Path
-) -> None:
+def test_a_model(make_model: MakeModel, tmp_path: Path) -> None:
     metrics = {
         "mean_iou": 0.625,
         "pixel_accuracy": 0.75,
@@ -126,7 +124,7 @@ def test_a_model_whose_saving_was_interrupted_is_pointed_to(
         assert caught.value.hint == f"mv {tmp_path / 'model.old'} {tmp_path / 'model'}"
 
 
-def test_a_model_says_that_tiles_are_exact_and_what_was_measured(model_folder: Path) -> None:
+def test_exact_tiles(model_folder: Path) -> None:
     facts, text = inspect(str(model_folder))
     tiles = facts["tiles"]
     assert "mean IoU" not in text  # the model was not evaluated
@@ -138,9 +136,7 @@ def test_a_model_says_that_tiles_are_exact_and_what_was_measured(model_folder: P
     assert "pixels get another label, logits differ by up to" in text
 
 
-def test_a_model_that_sees_the_whole_image_says_that_its_seams_are_blended(
-    make_model: MakeModel, tmp_path: Path
-) -> None:
+def test_blended_tiles(make_model: MakeModel, tmp_path: Path) -> None:
     network = FCN("test_efficientnet", 3)
     for score in network.score.values():
         torch.nn.init.normal_(score.weight)
@@ -155,9 +151,7 @@ def test_a_model_that_sees_the_whole_image_says_that_its_seams_are_blended(
     assert f"{tiles['measured']['labels']} of 245760 pixels get another label" in text
 
 
-def test_a_model_that_wants_resized_images_has_no_tiles(
-    make_model: MakeModel, tmp_path: Path
-) -> None:
+def test_a_model_of_resized_images_has_no_tiles(make_model: MakeModel, tmp_path: Path) -> None:
     plain = make_model()
     model = Model(plain.network, plain.labels, plain.card, short_side=64)
     facts, text = inspect(str(save_model(model, tmp_path / "model")))

@@ -63,7 +63,7 @@ def listens(port: int) -> bool:
         return line.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_it_ends_when_it_is_told_to_and_finishes_what_it_took(model: Path) -> None:
+def test_sigterm_lets_accepted_requests_finish(model: Path) -> None:
     content = png(SCENE)
     with started(model, "--key", "sesame") as (process, ready):
         assert ready["model"] == "a street"
@@ -106,7 +106,7 @@ def test_an_exported_file_is_served_without_torch(exported: Path, tmp_path: Path
     ("host", "key", "noted"),
     [("0.0.0.0", "", True), ("0.0.0.0", "x", False), ("localhost", "", False)],
 )
-def test_an_open_door_is_noted(
+def test_a_server_without_a_key_is_noted(
     cli: Cli, model: Path, monkeypatch: pytest.MonkeyPatch, host: str, key: str, noted: bool
 ) -> None:
     monkeypatch.setattr(GracefulServer, "run", lambda self, **_: self._on_ready())

@@ -45,17 +45,17 @@ def test_the_next_is_read_while_the_caller_works() -> None:
 
 
 def test_the_next_is_made_while_one_is_written() -> None:
-    made = [threading.Event() for _ in range(4)]
+    ready = [threading.Event() for _ in range(4)]
     written: list[tuple[int, int]] = []
 
     def write(number: int) -> None:
         if number < 3:
-            assert made[number + 1].wait(SECONDS)
+            assert ready[number + 1].wait(SECONDS)
         written.append((number, threading.get_ident()))
 
     with BackgroundWorker() as behind:
         for number in range(4):
-            made[number].set()
+            ready[number].set()
             behind(write, number)
             assert len(written) >= number - 1  # never more than one waits
         behind.wait()
@@ -80,7 +80,7 @@ def test_an_error_comes_at_its_place() -> None:
             behind(lambda number: done.append(number // (2 - number)), number)
         with pytest.raises(ZeroDivisionError):
             behind(done.append, 3)
-        behind.wait()  # it is told once
+        behind.wait()  # it is raised once
     assert done == [0, 1]
 
 

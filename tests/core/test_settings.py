@@ -172,7 +172,7 @@ def test_values_out_of_range_are_refused(name: str, value: Any, message: str, hi
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ('stride = "eight"', "stride is 'eight'; it must be a whole number."),
         ("stride = 8.0", "stride is 8.0; it must be a whole number."),
@@ -195,10 +195,10 @@ def test_values_out_of_range_are_refused(name: str, value: Any, message: str, hi
         ("batch_size = {}", "batch_size is {}; it must be a whole number."),
     ],
 )
-def test_values_of_the_wrong_kind_are_refused(line: str, said: str) -> None:
+def test_values_of_the_wrong_kind_are_refused(line: str, message: str) -> None:
     with pytest.raises(FullconvError) as caught:
         Settings.from_dict(tomllib.loads(line))
-    assert said in caught.value.message
+    assert message in caught.value.message
     assert caught.value.hint.startswith(f"--{line.split()[0].replace('_', '-')}")
 
 
@@ -222,7 +222,7 @@ def test_a_configuration_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said", "hint"),
+    ("content", "message", "hint"),
     [
         (None, "there is no configuration at", "fullconv train DATA"),
         (b"[train", "is not a TOML file", "[train]\nstride = 8"),
@@ -234,14 +234,14 @@ def test_a_configuration_is_read(tmp_path: Path) -> None:
     ],
 )
 def test_a_faulty_configuration_is_refused(
-    tmp_path: Path, content: bytes | None, said: str, hint: str
+    tmp_path: Path, content: bytes | None, message: str, hint: str
 ) -> None:
     path = tmp_path / "config.toml"
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(FullconvError) as caught:
         read_config(path)
-    assert said in caught.value.message
+    assert message in caught.value.message
     assert str(path) in caught.value.message
     assert caught.value.hint == hint
 
