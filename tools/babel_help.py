@@ -39,9 +39,9 @@ def _is_command(node: ast.FunctionDef) -> bool:
 
 def _docstring_entries(line: int, docstring: str) -> Iterator[Entry]:
     """Split a docstring into its paragraphs and the descriptions of its parameters."""
-    prose, _, parameters = docstring.partition("\nParameters\n----------\n")
+    prose, _, parameters = docstring.partition("\nArgs:\n")
     texts = re.split(r"\n\s*\n", prose)
-    texts += re.split(r"^\w+\n", parameters, flags=re.MULTILINE)
+    texts += re.split(r"^    \w+: ", parameters, flags=re.MULTILINE)
     for text in map(_one_line, texts):
         if text:
             yield line, None, text, []

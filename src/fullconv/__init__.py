@@ -53,28 +53,10 @@ _HOMES = {
 }
 
 __all__ = [
-    "FCN",
-    "FullconvError",
-    "Grid",
-    "Labels",
-    "Model",
-    "Predictor",
-    "Run",
-    "Scores",
-    "Segmentation",
-    "__version__",
-    "check",
-    "compare",
-    "convolutionalize",
-    "evaluate",
-    "geometry",
-    "load",
-    "open_run",
-    "push",
-    "save_comparison",
-    "save_report",
-    "train",
-]
+    "FCN", "FullconvError", "Grid", "Labels", "Model", "Predictor", "Run", "Scores",
+    "Segmentation", "__version__", "check", "compare", "convolutionalize", "evaluate",
+    "geometry", "load", "open_run", "push", "save_comparison", "save_report", "train",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
@@ -91,17 +73,18 @@ def __dir__() -> list[str]:
 
 # Views of results in notebooks. IPython stores the names of the types, and imports a view when such
 # a result is shown.
-_NOTEBOOK_VIEWS = {
-    ("fullconv.data.check.check", "CheckReport"): "check_report_html",
-    ("fullconv.data.layouts.dataset", "Dataset"): "dataset_html",
-    ("fullconv.evaluation.compare", "Comparison"): "comparison_html",
-    ("fullconv.evaluation.evaluate", "Evaluation"): "evaluation_html",
-    ("fullconv.evaluation.metrics", "Metrics"): "metrics_html",
-    ("fullconv.geometry.grid", "Grid"): "grid_html",
-    ("fullconv.geometry.grid", "Grids"): "grids_html",
-    ("fullconv.inference.segmentation", "Segmentation"): "segmentation_html",
-    ("fullconv.models.run", "Run"): "run_html",
-}
+_NOTEBOOK_VIEWS = [
+    ("text/html", "data.check.check", "CheckReport", "check_report_html"),
+    ("text/html", "data.layouts.dataset", "Dataset", "dataset_html"),
+    ("text/html", "evaluation.compare", "Comparison", "comparison_html"),
+    ("text/html", "evaluation.evaluate", "Evaluation", "evaluation_html"),
+    ("text/html", "evaluation.metrics", "Metrics", "metrics_html"),
+    ("text/html", "geometry.grid", "Grid", "grid_html"),
+    ("text/html", "geometry.grid", "Grids", "grids_html"),
+    ("text/html", "inference.segmentation", "Segmentation", "segmentation_html"),
+    ("image/png", "inference.segmentation", "Segmentation", "segmentation_png"),
+    ("text/html", "models.run", "Run", "run_html"),
+]
 
 
 def _notebook_view(view: str, value: Any) -> Any:
@@ -110,10 +93,6 @@ def _notebook_view(view: str, value: Any) -> Any:
 
 if (ipython := sys.modules.get("IPython")) and (shell := ipython.get_ipython()):
     formatters = shell.display_formatter.formatters
-    for (module, name), view in _NOTEBOOK_VIEWS.items():
-        formatters["text/html"].for_type_by_name(module, name, partial(_notebook_view, view))
-    formatters["image/png"].for_type_by_name(
-        "fullconv.inference.segmentation",
-        "Segmentation",
-        partial(_notebook_view, "segmentation_png"),
-    )
+    for media_type, module, name, view in _NOTEBOOK_VIEWS:
+        show = partial(_notebook_view, view)
+        formatters[media_type].for_type_by_name(f"fullconv.{module}", name, show)

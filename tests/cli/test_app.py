@@ -1,4 +1,4 @@
-"""What the commands print with, where somebody looks and where nobody does."""
+"""Results, progress and messages, on terminals and elsewhere."""
 
 from __future__ import annotations
 
@@ -20,28 +20,20 @@ from fullconv.cli.app import print_result, progress_bar, say, silence_native_std
 COLOR = re.compile(r"\x1b\[(\d+;)*([34]\d|9\d|10\d)")  # of letters or of what is behind them
 
 
-def test_a_result_is_text_or_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
-    print_result({"classes": 3}, "three classes\n", False)
-    assert capsys.readouterr() == ("three classes\n", "")
-    print_result({"classes": 3}, "three classes\n", True)
+@pytest.mark.parametrize("ahead", ["", "fullconv train data"])
+def test_a_result_is_text_or_one_json_object(
+    capsys: pytest.CaptureFixture[str], ahead: str
+) -> None:
+    print_result({"classes": 3}, "three classes\n", False, ahead=ahead)
+    following = f"next: {ahead}\n" if ahead else ""
+    assert capsys.readouterr() == (f"three classes\n{following}", "")
+    print_result({"classes": 3}, "three classes\n", True, ahead=ahead)
     assert json.loads(capsys.readouterr().out) == {"classes": 3}
 
 
-def test_a_result_may_say_what_to_type_next(capsys: pytest.CaptureFixture[str]) -> None:
-    print_result({"classes": 3}, "three classes\n", False, ahead="fullconv train data")
-    assert capsys.readouterr().out == "three classes\nnext: fullconv train data\n"
-    print_result({"classes": 3}, "three classes", True, ahead="fullconv train data")
-    assert json.loads(capsys.readouterr().out) == {"classes": 3}
-
-
-def test_messages_go_to_the_other_stream(capsys: pytest.CaptureFixture[str]) -> None:
-    say("note: this")
-    assert capsys.readouterr() == ("", "note: this\n")
-
-
-@pytest.mark.parametrize(("terminal", "shown"), [(True, True), (True, False), (False, True)])
-def test_counting_shows_on_a_terminal_only(
-    monkeypatch: pytest.MonkeyPatch, terminal: bool, shown: bool
+@pytest.mark.parametrize(("terminal", "visible"), [(True, True), (True, False), (False, True)])
+def test_a_bar_on_a_terminal_only(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, visible: bool
 ) -> None:
     class Stream(io.StringIO):
         def isatty(self) -> bool:
@@ -51,12 +43,12 @@ def test_counting_shows_on_a_terminal_only(
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "100")
-    with progress_bar("checked", visible=shown) as progress:
+    with progress_bar("checked", visible=visible) as progress:
         for done in (0, 2, 4, 6):
             progress(done, 10)
             time.sleep(0.02)
     text = stream.getvalue()
-    if not (terminal and shown):
+    if not (terminal and visible):
         assert text == ""
         return
     assert "checked 6/10" in text
@@ -80,14 +72,13 @@ say("after")
 """
 
 
-def test_what_libraries_say_past_python_is_not_heard() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", SPEAKING], capture_output=True, text=True, check=True
-    )
+def test_messages_of_libraries_are_discarded() -> None:
+    argv = [sys.executable, "-c", SPEAKING]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
     assert done.stderr == "library inside\nalso\nlibrary after\n"
 
 
-def test_another_stream_in_the_place_of_stderr_stays_there(
+def test_another_stream_in_place_of_stderr_is_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stream = io.StringIO()
@@ -98,7 +89,7 @@ def test_another_stream_in_the_place_of_stderr_stays_there(
     assert stream.getvalue() == "inside\n"
 
 
-def test_elsewhere_progress_is_a_line_now_and_then(
+def test_progress_is_lines_without_a_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = [100.0]
@@ -119,7 +110,7 @@ def test_elsewhere_progress_is_a_line_now_and_then(
     assert capsys.readouterr() == ("", "")
 
 
-def test_where_only_results_are_wanted_nothing_else_is_heard(
+def test_quiet_prints_results_only(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(terminal, "PAUSE", 0.0)
@@ -134,7 +125,7 @@ def test_where_only_results_are_wanted_nothing_else_is_heard(
 
 
 def on_terminal(*words: str, **changed: str) -> str:
-    """What a command sends to a terminal."""
+    """Return what a command sends to a terminal."""
     ours, its = pty.openpty()
     environ = {key: value for key, value in os.environ.items() if key not in ("NO_COLOR", "CI")}
     argv = [sys.executable, "-m", "fullconv", *words]
@@ -153,20 +144,19 @@ def on_terminal(*words: str, **changed: str) -> str:
     return text.decode().replace("\r\n", "\n")
 
 
-def test_a_terminal_that_wants_no_color_gets_none(scenes: Path) -> None:
-    shown = on_terminal("check", str(scenes))
-    assert "checked 7/7" in shown
-    assert COLOR.search(shown)
+def test_no_color(scenes: Path) -> None:
+    output = on_terminal("check", str(scenes))
+    assert "checked 7/7" in output
+    assert COLOR.search(output)
     plain = on_terminal("check", str(scenes), NO_COLOR="1")
     assert "checked 7/7" in plain
     assert not COLOR.search(plain)
     assert not COLOR.search(on_terminal("train", "--help", NO_COLOR="1"))
 
 
-def test_a_terminal_that_moves_nothing_gets_plain_lines(scenes: Path) -> None:
-    shown = on_terminal("check", str(scenes), TERM="dumb")
-    assert "images: train 3, val 2, test 2" in shown
-    assert "\x1b" not in shown
-    assert (
-        on_terminal("check", str(scenes), "--quiet", TERM="dumb") == shown[: shown.index("next: ")]
-    )
+def test_a_dumb_terminal(scenes: Path) -> None:
+    output = on_terminal("check", str(scenes), TERM="dumb")
+    assert "images: train 3, val 2, test 2" in output
+    assert "\x1b" not in output
+    quiet = on_terminal("check", str(scenes), "--quiet", TERM="dumb")
+    assert quiet == output[: output.index("next: ")]

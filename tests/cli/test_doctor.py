@@ -1,4 +1,4 @@
-"""The doctor: what it says of sound installations and of broken ones, each with a line to paste."""
+"""The doctor: its findings in sound and in broken installations, each with a line to paste."""
 
 from __future__ import annotations
 
@@ -7,49 +7,56 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import torchvision
+from commands import Cli
 
 from fullconv.cli import doctor
 from fullconv.cli.doctor import examine
 from fullconv.cli.health import GIB, Finding, Health
-from fullconv.cli.main import run
 from fullconv.core.hardware import Memory
 from fullconv.core.packages import extras, requirements
 from fullconv.network.kernels import library, native
 
 GPU = torch.cuda.is_available()
+VERSION = torch.__version__.partition("+")[0]
+REINSTALL = "pip install --force-reinstall torch torchvision"
+REBUILD = "pip install --force-reinstall --no-deps --editable CLONE"
+BFLOAT16 = "fullconv.inference.runtime.computes_in_bfloat16"
+
+
+def patch(monkeypatch: pytest.MonkeyPatch, results: dict[str, Any]) -> None:
+    """Let functions return fixed results; a plain name is one that `doctor` calls."""
+    for name, result in results.items():
+        target = name if "." in name else f"fullconv.cli.doctor.{name}"
+        monkeypatch.setattr(target, lambda *_, result=result: result)
 
 
 @pytest.fixture(autouse=True)
 def sound(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine on which nothing is to be said of what a test does not change."""
+    """A machine without findings, except for those that a test causes."""
     monkeypatch.delenv("FULLCONV_KERNELS", raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(doctor, "memory_size", lambda: Memory(16 * GIB, 8 * GIB))
-    monkeypatch.setattr(doctor, "free_disk_space", lambda folder: 10 * GIB)
-    monkeypatch.setattr(doctor, "cpu_cores", torch.get_num_threads)
-    monkeypatch.setattr(doctor, "container_cpu_limit", lambda: None)
-    monkeypatch.setattr("fullconv.inference.runtime.computes_in_bfloat16", lambda device: True)
+    patch(monkeypatch, {"memory_size": Memory(16 * GIB, 8 * GIB), "free_disk_space": 10 * GIB})
+    patch(monkeypatch, {"cpu_cores": torch.get_num_threads(), "container_cpu_limit": None})
+    patch(monkeypatch, {BFLOAT16: True})
     monkeypatch.setattr(doctor, "_NVIDIA_DEVICE", Path("/nowhere"))
 
 
-def replaced(bounds: str) -> Any:
-    """Return `requirements`, by which torchvision needs other versions of torch."""
-    real = requirements
+@pytest.fixture
+def mismatch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let torchvision require another version of torch."""
 
     def fake(package: str, extra: str = "") -> dict[str, str]:
-        return {"torch": bounds} if package == "torchvision" else real(package, extra)
+        return {"torch": "<1"} if package == "torchvision" else requirements(package, extra)
 
-    return fake
+    monkeypatch.setattr(doctor, "requirements", fake)
 
 
 def only(health: Health) -> Finding:
-    """The one finding."""
     (finding,) = health.findings
     assert f"{finding.level}: {finding.message}\n  try: {finding.line}" in health.text()
     assert health.broken == (finding.level == "broken")
@@ -57,7 +64,7 @@ def only(health: Health) -> Finding:
     return finding
 
 
-def test_what_it_says_is_what_is_here() -> None:
+def test_facts() -> None:
     health = examine()
     facts, text = health.to_dict(), health.text()
     assert health.findings == []
@@ -70,6 +77,8 @@ def test_what_it_says_is_what_is_here() -> None:
     assert facts["threads"] == torch.get_num_threads()
     assert facts["devices"][0]["name"] == "cpu"
     assert len(facts["devices"]) == 1 + torch.cuda.device_count()
+    if library.load_library()[0] is not None:
+        assert facts["kernels"]["cpu"] == f"native, compiled C++ with {native.instructions()}"
     assert f"torch            {torch.__version__}\n" in text
     assert "torch and torchvision match\n" in text
     assert "8.0 GiB of 16.0 GiB available\n" in text
@@ -77,58 +86,77 @@ def test_what_it_says_is_what_is_here() -> None:
     assert text.endswith("\nnothing is broken")
 
 
-def test_the_kernels_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = examine().facts["kernels"]["cpu"]
-    if library.load_library()[0] is not None:
-        assert said == f"native, compiled C++ with {native.instructions()}"
-    monkeypatch.setenv("FULLCONV_KERNELS", "reference")
+NO_KERNELS = (None, "no C++ compiler when it was installed")
+ONE_THREAD = {"torch.get_num_threads": 1, "cpu_cores": 8}
+CONTAINER = {"torch.get_num_threads": 16, "cpu_cores": 2, "container_cpu_limit": 1.5}
+# What functions return, environment, finding, and a part of the facts.
+SLOW = [
+    ({"load_library": NO_KERNELS, "find_cpp_compiler": "/usr/bin/c++"}, {},
+     f"there are no compiled kernels ({NO_KERNELS[1]}), so torch computes losses and label maps.",
+     REBUILD, "cpu: reference, torch\ncompiler         /usr/bin/c++\n"),
+    ({"load_library": NO_KERNELS, "find_cpp_compiler": None}, {},
+     f"there are no compiled kernels ({NO_KERNELS[1]}), so torch computes losses and label maps.",
+     f"sudo apt install g++ && {REBUILD}", "compiler         none\n"),
+    ({}, {"FULLCONV_KERNELS": "reference"},
+     "FULLCONV_KERNELS=reference makes torch compute losses and label maps.",
+     "unset FULLCONV_KERNELS", "cpu: reference, torch (FULLCONV_KERNELS)\n"),
+    (ONE_THREAD, {}, "networks run in one thread, although there are 8 cores.",
+     "export OMP_NUM_THREADS=8", "CPU, 8 cores, with bfloat16 instructions, 1 thread\n"),
+    (ONE_THREAD, {"OMP_NUM_THREADS": "1"}, "OMP_NUM_THREADS=1: networks run in 1 of 8 cores.",
+     "unset OMP_NUM_THREADS", "CPU, 8 cores, with bfloat16 instructions, 1 thread\n"),
+    (CONTAINER, {}, "16 threads share the 1.5 cores that this container may use.",
+     "export OMP_NUM_THREADS=2", ""),
+    pytest.param(
+     {BFLOAT16: False}, {},
+     "this CPU has no bfloat16 instructions and there is no GPU, so models run in float32.",
+     "fullconv predict MODEL IMAGES --compile   # faster, after up to a minute", "",
+     marks=pytest.mark.skipif(GPU, reason="there is a GPU here")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("results", "environ", "message", "line", "part"), SLOW)
+def test_what_makes_it_slow(
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    results: dict[str, Any],
+    environ: dict[str, str],
+    message: str,
+    line: str,
+    part: str,
+) -> None:
+    patch(monkeypatch, results)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
     health = examine()
-    assert health.facts["kernels"]["cpu"] == "reference, torch (FULLCONV_KERNELS)"
-    assert only(health) == Finding(
-        "slow",
-        "FULLCONV_KERNELS=reference makes torch compute losses and label maps.",
-        "unset FULLCONV_KERNELS",
-    )
+    assert only(health) == Finding("slow", message, line)
+    assert part in health.text()
+    assert capfd.readouterr() == ("", "")  # the finding is the only message
+
+
+@pytest.mark.skipif(GPU, reason="there is a GPU here")
+def test_a_gpu_that_is_not_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(doctor, "_NVIDIA_DEVICE", tmp_path)
+    head = f"there is an NVIDIA GPU, but torch {torch.__version__}"
+    driver = "nvidia-smi   # is its driver new enough?"
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert only(examine()) == Finding("slow", f"{head} is built without CUDA.", REINSTALL)
+    monkeypatch.setattr(torch.version, "cuda", "12.8")
+    assert only(examine()) == Finding("slow", f"{head} cannot use it.", driver)
 
 
 def test_kernels_that_do_not_exist_or_cannot_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FULLCONV_KERNELS", "nativ")
-    found = examine().findings
-    assert {one.level for one in found} == {"broken"}
-    assert "FULLCONV_KERNELS is 'nativ'; choose from native, " in found[0].message
-    assert found[0].line == "export FULLCONV_KERNELS=reference"
+    findings = examine().findings
+    assert {finding.level for finding in findings} == {"broken"}
+    assert "FULLCONV_KERNELS is 'nativ'; choose from native, " in findings[0].message
+    assert findings[0].line == "export FULLCONV_KERNELS=reference"
     if not GPU:
         monkeypatch.setenv("FULLCONV_KERNELS", "triton")
         assert only(examine()).level == "broken"
 
 
-@pytest.mark.parametrize(
-    ("where", "line"),
-    [
-        ("/usr/bin/c++", "pip install --force-reinstall --no-deps --editable CLONE"),
-        (None, "sudo apt install g++ && pip install --force-reinstall --no-deps --editable CLONE"),
-    ],
-)
-def test_no_compiled_kernels(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], where: str, line: str
-) -> None:
-    none = (None, "no C++ compiler when it was installed")
-    monkeypatch.setattr(doctor, "load_library", lambda: none)
-    monkeypatch.setattr(doctor, "find_cpp_compiler", lambda: where)
-    health = examine()
-    assert health.facts["kernels"]["cpu"] == "reference, torch"
-    assert f"compiler         {where or 'none'}\n" in health.text()
-    assert only(health) == Finding(
-        "slow",
-        "there are no compiled kernels (no C++ compiler when it was installed), so torch computes "
-        "losses and label maps.",
-        line,
-    )
-    assert capfd.readouterr() == ("", "")  # it is said once, by the finding
-
-
 @pytest.mark.skipif(library.load_library()[0] is None, reason="there are no compiled kernels here")
-def test_an_old_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_processor() -> None:
     before = native.instructions()
     native.instructions("baseline")
     try:
@@ -137,33 +165,33 @@ def test_an_old_processor(monkeypatch: pytest.MonkeyPatch) -> None:
         native.instructions(before)
 
 
-def test_versions_that_do_not_belong_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "requirements", replaced("==1.13.1"))
+@pytest.mark.usefixtures("mismatch")
+def test_versions_that_do_not_match() -> None:
     health = examine()
-    finding, plain = only(health), torch.__version__.partition("+")[0]
+    finding = only(health)
     assert not health.facts["torch_and_torchvision_match"]
     assert "torch and torchvision do not match\n" in health.text()
-    assert finding.message.startswith(f"torch {plain} does not match torchvision ")
-    assert finding.message.endswith(", which needs torch ==1.13.1.")
-    assert finding.line == f'pip install --upgrade "torch=={plain}" torchvision'
+    assert finding.message.startswith(f"torch {VERSION} does not match torchvision ")
+    assert finding.message.endswith(", which needs torch <1.")
+    assert finding.line == f'pip install --upgrade "torch=={VERSION}" torchvision'
 
 
-def test_compiled_parts_that_do_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_parts_that_do_not_match(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any) -> None:
         raise RuntimeError("operator torchvision::nms does not exist\nand more")
 
     monkeypatch.setattr("torchvision.ops.nms", fail)
     health = examine()
     assert not health.facts["torch_and_torchvision_match"]
-    said = only(health)
-    assert said.message.endswith("not work together: operator torchvision::nms does not exist.")
-    assert said.line == "pip install --force-reinstall torch torchvision"
+    finding = only(health)
+    assert finding.message.endswith("not work together: operator torchvision::nms does not exist.")
+    assert finding.line == REINSTALL
 
 
 def test_packages_that_are_too_old_or_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     real = doctor.installed_version
-    there = {"timm": "0.9.12", "scipy": None, "av": None, "onnxruntime": "1.9"}
-    monkeypatch.setattr(doctor, "installed_version", lambda name: there.get(name, real(name)))
+    versions = {"timm": "0.9.12", "scipy": None, "av": None, "onnxruntime": "1.9"}
+    monkeypatch.setattr(doctor, "installed_version", lambda name: versions.get(name, real(name)))
     health = examine()
     assert health.findings == [
         Finding("broken", "scipy is not installed.", 'pip install "scipy>=1.14"'),
@@ -179,88 +207,32 @@ def test_packages_that_are_too_old_or_gone(monkeypatch: pytest.MonkeyPatch) -> N
     assert '[video]          not installed: pip install "av>=18.0"\n' in health.text()
 
 
-def test_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    monkeypatch.setattr(doctor, "cpu_cores", lambda: 8)
-    assert only(examine()) == Finding(
-        "slow",
-        "networks run in one thread, although there are 8 cores.",
-        "export OMP_NUM_THREADS=8",
-    )
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert only(examine()) == Finding(
-        "slow",
-        "OMP_NUM_THREADS=1: networks run in 1 of 8 cores.",
-        "unset OMP_NUM_THREADS",
-    )
-    assert "CPU, 8 cores, with bfloat16 instructions, 1 thread\n" in examine().text()
-
-
-def test_threads_of_a_container(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
-    monkeypatch.setattr(doctor, "cpu_cores", lambda: 2)
-    monkeypatch.setattr(doctor, "container_cpu_limit", lambda: 1.5)
-    assert only(examine()) == Finding(
-        "slow",
-        "16 threads share the 1.5 cores that this container may use.",
-        "export OMP_NUM_THREADS=2",
-    )
-
-
-@pytest.mark.skipif(GPU, reason="there is a GPU here")
-def test_a_processor_without_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fullconv.inference.runtime.computes_in_bfloat16", lambda device: False)
-    health = examine()
-    assert "no bfloat16 instructions and there is no GPU" in only(health).message
-    assert only(health).line.startswith("fullconv predict MODEL IMAGES --compile")
-
-
-@pytest.mark.skipif(GPU, reason="there is a GPU here")
-@pytest.mark.parametrize(
-    ("cuda", "said", "line"),
-    [
-        (None, "is built without CUDA.", "pip install --force-reinstall torch torchvision"),
-        ("12.8", "cannot use it.", "nvidia-smi   # is its driver new enough?"),
-    ],
-)
-def test_a_gpu_that_lies_idle(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cuda: str | None, said: str, line: str
-) -> None:
-    monkeypatch.setattr(doctor, "_NVIDIA_DEVICE", tmp_path)
-    monkeypatch.setattr(torch.version, "cuda", cuda)
-    finding = only(examine())
-    assert finding.message.startswith("there is an NVIDIA GPU, but torch")
-    assert finding.message.endswith(said)
-    assert finding.line == line
-
-
 def test_little_memory_and_full_disks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(doctor, "memory_size", lambda: Memory(4 * GIB, GIB // 2))
+    patch(monkeypatch, {"memory_size": Memory(4 * GIB, GIB // 2)})
     monkeypatch.setattr(doctor, "_SHARED_MEMORY", tmp_path / "shm")
     monkeypatch.setattr(
         doctor, "free_disk_space", lambda folder: GIB // (1 + (folder != Path.cwd()))
     )
     (tmp_path / "shm").mkdir()
-    found = {one.line: one.message for one in examine().findings}
-    assert found == {
+    assert {finding.line: finding.message for finding in examine().findings} == {
         "fullconv train DATA --batch-size 2 --workers 0 --cache 0   # needs little memory": (
             "only 0.5 GiB of memory are available."
         ),
         "export XDG_CACHE_HOME=/another/disk": f"only 0.5 GiB are free in {tmp_path}/fullconv.",
     }
-    monkeypatch.setattr(doctor, "free_disk_space", lambda folder: 64 << 20)
+    patch(monkeypatch, {"free_disk_space": 64 << 20})
     health = examine()
     assert not health.broken
-    lines = [one.line for one in health.findings]
+    lines = [finding.line for finding in health.findings]
     assert "cd /another/disk" in lines
     assert "docker run --shm-size 2g ...   # or: fullconv train DATA --workers 0" in lines
 
 
-def test_the_worst_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "memory_size", lambda: Memory(GIB, 1))
+@pytest.mark.usefixtures("mismatch")
+def test_the_worst_is_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    patch(monkeypatch, {"memory_size": Memory(GIB, 1)})
     monkeypatch.setenv("FULLCONV_KERNELS", "reference")
-    monkeypatch.setattr(doctor, "requirements", replaced("<1"))
     levels = [finding.level for finding in examine().findings]
     assert levels == ["broken", "warning", "slow"]
 
@@ -271,7 +243,7 @@ from importlib.metadata import PackageNotFoundError
 from fullconv.cli.main import run
 gone, error = {gone}, {error}
 version = importlib.metadata.version
-def there(name):
+def installed(name):
     if name.replace("pillow", "PIL") in gone and type(error) is ModuleNotFoundError:
         raise PackageNotFoundError(name)
     return version(name)
@@ -279,58 +251,53 @@ class Finder:
     def find_spec(self, name, *_):
         if name.partition(".")[0] in gone:
             raise error
-importlib.metadata.version = there
+importlib.metadata.version = installed
 sys.meta_path.insert(0, Finder())
 sys.exit(run(["doctor"{more}]))
 """
 
 
-def without(gone: tuple[str, ...], error: str, more: str = "") -> SimpleNamespace:
-    """The doctor in a Python in which importing some packages fails so."""
+def doctor_without(gone: tuple[str, ...], error: str, more: str = "") -> str:
+    """Return what the doctor prints in a Python in which importing some packages fails."""
     code = WITHOUT.format(gone=gone, error=error, more=more)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stderr == ""
-    return SimpleNamespace(code=done.returncode, out=done.stdout)
+    assert (done.returncode, done.stderr) == (1, "")
+    return done.stdout
 
 
-def test_it_works_where_nothing_is_installed_but_the_command_line() -> None:
+def test_nothing_is_installed_but_the_command_line() -> None:
     gone = tuple("PIL" if name == "pillow" else name for name in requirements("fullconv"))
     gone = tuple(name for name in gone if name not in ("cyclopts", "rich", "packaging", "psutil"))
-    done = without(gone, "ModuleNotFoundError('gone')")
-    assert done.code == 1
+    out = doctor_without(gone, "ModuleNotFoundError('gone')")
     broken = "torch, torchvision, timm, lightning, torchmetrics, safetensors, huggingface_hub, nu"
-    assert f"\nbroken: {broken}" in done.out
-    assert "are not installed. Without torch, Fullconv can only predict with exported " in done.out
-    assert '\n  try: pip install "torch>=2.8" "torchvision>=0.23" "timm>=1.0.20" ' in done.out
-    assert done.out.count("broken: ") == 1
-    assert "match" not in done.out
-    assert "torch            -\n" in done.out
-    facts = json.loads(without(gone, "ModuleNotFoundError('gone')", ", '--json'").out)
-    assert facts["broken"]
-    assert facts["packages"]["torch"] is None
+    assert f"\nbroken: {broken}" in out
+    assert "are not installed. Without torch, Fullconv can only predict with exported " in out
+    assert '\n  try: pip install "torch>=2.8" "torchvision>=0.23" "timm>=1.0.20" ' in out
+    assert out.count("broken: ") == 1
+    assert "match" not in out
+    assert "torch            -\n" in out
+    facts = json.loads(doctor_without(gone, "ModuleNotFoundError('gone')", ", '--json'"))
+    assert (facts["broken"], facts["packages"]["torch"]) == (True, None)
     assert not facts["torch_and_torchvision_match"]
 
 
 def test_a_torch_that_cannot_be_imported() -> None:
-    done = without(("torch",), "OSError('libcudart.so.13: cannot open shared object file')")
-    assert done.code == 1
-    said = "torch is installed but cannot be imported: libcudart.so.13: cannot open shared object"
-    assert f"broken: {said} file.\n  try: pip install --force-reinstall torch tor" in done.out
+    out = doctor_without(("torch",), "OSError('libcudart.so.13: cannot open shared object file')")
+    reason = "libcudart.so.13: cannot open shared object file"
+    message = f"torch is installed but cannot be imported: {reason}."
+    assert f"broken: {message}\n  try: {REINSTALL}\n" in out
 
 
 @pytest.mark.parametrize("broken", [False, True])
-def test_the_command(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, broken: bool
-) -> None:
+def test_the_command(cli: Cli, request: pytest.FixtureRequest, broken: bool) -> None:
     if broken:
-        monkeypatch.setattr(doctor, "requirements", replaced("<1"))
-    assert run(["doctor"]) == int(broken)
-    out, err = capfd.readouterr()
-    assert (err, out.startswith("fullconv     ")) == ("", True)
+        request.getfixturevalue("mismatch")
+    code, out, err = cli("doctor")
+    assert (code, err, out.startswith("fullconv     ")) == (int(broken), "", True)
     assert ("broken: torch" in out) == broken
-    sound = "\nnothing is broken\nnext: fullconv check DATA   # or: fullconv demo\n"
-    assert out.endswith(sound) != broken
-    assert run(["doctor", "--json"]) == int(broken)
-    facts = json.loads(capfd.readouterr().out)
+    ahead = "\nnothing is broken\nnext: fullconv check DATA   # or: fullconv demo\n"
+    assert out.endswith(ahead) != broken
+    code, out, _ = cli("doctor", "--json")
+    facts = json.loads(out)
     levels = [finding["level"] for finding in facts["findings"]]
-    assert (facts["broken"], levels.count("broken")) == (broken, int(broken))
+    assert (code, facts["broken"], levels.count("broken")) == (int(broken), broken, int(broken))

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from commands import Cli
 from lively import lively
 from PIL import Image
 
 from fullconv.cli import export as export_command
-from fullconv.cli.main import run
 from fullconv.data.synthetic import scenes as drawn
 from fullconv.deploy.export import MAX_DISAGREEMENT
 from fullconv.inference.predictor import Predictor
@@ -46,79 +46,68 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_file_and_predictions_from_it_where_there_is_no_torch(
-    model: Model, folder: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    cli: Cli, model: Model, folder: Path, photos: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "my files"
-    assert run(["export", str(folder), "--out", str(out), "--json"]) == 0
-    facts = json.loads(capsys.readouterr().out)
+    code, text, _ = cli("export", folder, "--out", out, "--json")
+    facts = json.loads(text)
+    assert code == 0
     assert facts["path"] == str(out / "model.onnx")
     assert facts["labels_that_differ"] <= 1e-4
     assert facts["bytes"] == (out / "model.onnx").stat().st_size
     words = ["predict", facts["path"], str(photos), "--out", str(tmp_path / "out")]
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_TORCH, *words, "--save", "mask,overlay,json"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    argv = [sys.executable, "-c", WITHOUT_TORCH, *words, "--save", "mask,overlay,json"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     predictor = Predictor(model, device="cpu", precision="float32")
     for seed in range(3):
         ids = np.asarray(Image.open(tmp_path / f"out/{seed}_mask.png"))
-        wanted = predictor.label_map(np.asarray(Image.open(photos / f"{seed}.png")))
-        assert len(np.unique(wanted)) > 3
-        assert (ids == wanted).mean() > 0.999
+        expected = predictor.label_map(np.asarray(Image.open(photos / f"{seed}.png")))
+        assert len(np.unique(expected)) > 3
+        assert (ids == expected).mean() > 0.999
         assert (tmp_path / f"out/{seed}_overlay.jpg").is_file()
 
 
-def test_what_needs_torch_says_so_where_there_is_none(
-    folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_commands_that_need_torch_without_torch(
+    cli: Cli, folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in [name for name in sys.modules if name.startswith("fullconv.network")]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.delitem(sys.modules, "fullconv.inference.predictor")
     monkeypatch.setitem(sys.modules, "torch", None)
-    assert run(["predict", str(folder), str(photos)]) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("error: torch is not installed, which this command needs. Without it")
-    assert said.endswith("  try: pip install torch torchvision timm lightning torchmetrics\n")
+    code, _, err = cli("predict", folder, photos)
+    assert code == 1
+    assert err.startswith("error: torch is not installed, which this command needs. Without it")
+    assert err.endswith("  try: pip install torch torchvision timm lightning torchmetrics\n")
 
 
-def test_what_is_printed_can_be_pasted(
-    folder: Path,
-    photos: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+def test_int8(
+    cli: Cli, folder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Random weights leave less between the classes than trained ones do.
     monkeypatch.setitem(MAX_DISAGREEMENT, "int8", 0.25)
-    words = ["export", str(folder), "--out", str(tmp_path / "my files"), "--precision", "int8"]
-    assert run([*words, "--calibrate", str(photos)]) == 0
-    said = capsys.readouterr().out
-    assert "int8\ncompared with the model in float32 on 8 images of 6 sizes: " in said
-    assert f"next: fullconv predict '{tmp_path / 'my files' / 'model.onnx'}' IMAGES" in said
-    assert run(["predict", str(tmp_path / "my files/model.onnx"), str(photos), "--tile", "64"]) == 1
-    assert "is an exported model, which does not support tiles" in capsys.readouterr().err
+    out, options = tmp_path / "my files", ("--precision", "int8", "--calibrate", photos)
+    code, text, _ = cli("export", folder, "--out", out, *options)
+    assert code == 0
+    assert "int8\ncompared with the model in float32 on 8 images of 6 sizes: " in text
+    assert f"next: fullconv predict '{out / 'model.onnx'}' IMAGES" in text
+    code, _, err = cli("predict", out / "model.onnx", photos, "--tile", 64)
+    assert (code, "is an exported model, which does not support tiles" in err) == (1, True)
 
 
 @pytest.mark.parametrize("share", [None, 0.002])
-def test_it_is_said_where_the_model_itself_runs_in_bfloat16(
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    share: float | None,
+def test_the_note_about_bfloat16(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float | None
 ) -> None:
     """There `predict` on the folder labels some pixels otherwise than `predict` on the file."""
     monkeypatch.setattr("fullconv.inference.runtime.computes_in_bfloat16", lambda _: True)
     model = lively()
     model.bfloat16_disagreement = share
     folder = save_model(model, tmp_path / "my model")
-    assert run(["export", str(folder), "--out", str(tmp_path / "out")]) == 0
-    said = capsys.readouterr().err
+    code, _, err = cli("export", folder, "--out", tmp_path / "out")
     line = f"fullconv predict '{folder}' IMAGES --precision float32\n"
-    assert ("predict runs in bfloat16" in said) is (share is not None)
-    assert said.endswith(line) is (share is not None)
+    noted = share is not None
+    assert (code, "predict runs in bfloat16" in err, err.endswith(line)) == (0, noted, noted)
 
 
 def test_the_next_command_reads_a_program_of_torch(tmp_path: Path) -> None:
@@ -131,15 +120,3 @@ def test_the_next_command_reads_a_program_of_torch(tmp_path: Path) -> None:
     assert words[0] == "python"
     done = subprocess.run([sys.executable, *words[1:]], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("ExportedProgram:")
-
-
-def test_int8_wants_images(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(["export", str(folder), "--precision", "int8", "--out", str(tmp_path)]) == 1
-    said = capsys.readouterr().err
-    assert (
-        "int8 is calibrated on images like those that the model will see; none were given." in said
-    )
-    assert "try: --calibrate IMAGES" in said
-    assert not list(tmp_path.iterdir())

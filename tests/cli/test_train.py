@@ -13,18 +13,7 @@ from commands import Cli, TrainRecorder
 from fullconv.data.synthetic import scenes as synthetic
 from fullconv.models.run import Stage
 
-SMALL = [
-    "--backbone",
-    "resnet10t",
-    "--no-pretrained",
-    "--epochs",
-    "1",
-    "--workers",
-    "0",
-    "--crop",
-    "33",
-    "33",
-]
+SMALL = "--backbone resnet10t --no-pretrained --epochs 1 --workers 0 --crop 33 33"
 
 
 def test_result_of_each_stage(cli: Cli, training: TrainRecorder, scenes: Path) -> None:
@@ -43,7 +32,7 @@ def test_result_of_each_stage(cli: Cli, training: TrainRecorder, scenes: Path) -
 def test_quiet(cli: Cli, tmp_path: Path) -> None:
     data = synthetic.write(tmp_path / "data", train=2, val=1, test=1, size=(48, 64))
     run = tmp_path / "run"
-    code, out, err = cli("--quiet", "train", data, *SMALL, "--out", run)
+    code, out, err = cli("--quiet", "train", data, *SMALL.split(), "--out", run)
     assert (code, err) == (0, "")
     assert out.startswith("mean IoU ")
     assert out.endswith(f"\nreport: {run / 'report.html'}\n")  # without the next command
@@ -60,7 +49,7 @@ def test_heads_and_extra_inputs(cli: Cli, tmp_path: Path) -> None:
     folders = ["--heads", "order", "--extra-inputs", "depth"]
     code, out, _ = cli("check", data, *folders)
     assert (code, "head order" in out, "near" in out) == (0, True, True)
-    code, out, err = cli("train", data, *SMALL, "--batch-size", 2, *folders, "--out", run)
+    code, out, err = cli("train", data, *SMALL.split(), "--batch-size", 2, *folders, "--out", run)
     assert (code, ", order " in out) == (0, True), err
     code, out, err = cli("evaluate", run, data, "--split", "val")
     assert (code, "head order" in out, "not scored" in err) == (0, True, False)

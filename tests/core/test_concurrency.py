@@ -1,4 +1,4 @@
-"""Threads beside the network: what runs at the same time, in which order, and what they hold."""
+"""Threads beside the network: their order, their errors, and the memory that they hold."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from fullconv.core.concurrency import (
     short_switch_interval,
 )
 
-SECONDS = 20  # after which something that is waited for will not come
+SECONDS = 20  # of waiting
 
 
 class Thing:
-    """Something that one can ask whether it is still there."""
+    """An object with weak references."""
 
 
 def test_the_next_is_read_while_the_caller_works() -> None:
@@ -45,17 +45,17 @@ def test_the_next_is_read_while_the_caller_works() -> None:
 
 
 def test_the_next_is_made_while_one_is_written() -> None:
-    made = [threading.Event() for _ in range(4)]
+    ready = [threading.Event() for _ in range(4)]
     written: list[tuple[int, int]] = []
 
     def write(number: int) -> None:
         if number < 3:
-            assert made[number + 1].wait(SECONDS)
+            assert ready[number + 1].wait(SECONDS)
         written.append((number, threading.get_ident()))
 
     with BackgroundWorker() as behind:
         for number in range(4):
-            made[number].set()
+            ready[number].set()
             behind(write, number)
             assert len(written) >= number - 1  # never more than one waits
         behind.wait()
@@ -80,38 +80,38 @@ def test_an_error_comes_at_its_place() -> None:
             behind(lambda number: done.append(number // (2 - number)), number)
         with pytest.raises(ZeroDivisionError):
             behind(done.append, 3)
-        behind.wait()  # it is told once
+        behind.wait()  # it is raised once
     assert done == [0, 1]
 
 
 def test_what_was_handed_out_is_not_held() -> None:
     """Windows of large images are tens of megabytes."""
-    seen: list[weakref.ref[Thing]] = []
+    references: list[weakref.ref[Thing]] = []
 
-    def made(_: int) -> Thing:
+    def read(_: int) -> Thing:
         thing = Thing()
-        seen.append(weakref.ref(thing))
+        references.append(weakref.ref(thing))
         return thing
 
-    for number, thing in prefetch(made, range(5)):
+    for number, thing in prefetch(read, range(5)):
         del thing
         gc.collect()
-        assert all(one() is None for one in seen[: number + 1])
+        assert all(reference() is None for reference in references[: number + 1])
 
 
 def test_what_was_written_is_not_held() -> None:
-    seen: list[weakref.ref[Thing]] = []
+    references: list[weakref.ref[Thing]] = []
     with BackgroundWorker() as behind:
         for _ in range(5):
             thing = Thing()
-            seen.append(weakref.ref(thing))
+            references.append(weakref.ref(thing))
             behind(lambda _: None, thing)
             del thing
             gc.collect()
-            assert all(one() is None for one in seen[:-1])  # the last one is being written
+            assert all(reference() is None for reference in references[:-1])  # one is in use
         behind.wait()
         gc.collect()
-        assert all(one() is None for one in seen)
+        assert all(reference() is None for reference in references)
 
 
 def test_who_stops_early_leaves_no_thread() -> None:
@@ -128,8 +128,8 @@ def test_who_stops_early_leaves_no_thread() -> None:
 def test_threads_beside_the_network_come_last() -> None:
     own = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
     with ThreadPoolExecutor(1, initializer=lower_thread_priority) as pool:
-        found = pool.submit(lambda: os.getpriority(os.PRIO_PROCESS, 0)).result()
-    assert found == 19
+        priority = pool.submit(lambda: os.getpriority(os.PRIO_PROCESS, 0)).result()
+    assert priority == 19
     assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == own
 
 

@@ -9,17 +9,14 @@ from fullconv.core.errors import FullconvError
 
 SOURCE = Path(__file__).parents[2] / "src" / "fullconv"
 FILES = sorted(path.relative_to(SOURCE).as_posix() for path in SOURCE.rglob("*.py"))
-# The message itself says the one number that is wrong, and what it must be.
+# The message itself names the one number that is wrong, and what it must be.
 PLAIN = ("data/synthetic/scenes.py",)
 
 
-def test_the_hint_stands_below_the_message() -> None:
+def test_the_hint_is_below_the_message() -> None:
     error = FullconvError("no folder 'x'.", "fullconv check data")
     assert str(error) == "no folder 'x'.\n  try: fullconv check data"
     assert (error.message, error.hint) == ("no folder 'x'.", "fullconv check data")
-
-
-def test_without_a_hint_nothing_is_added() -> None:
     assert str(FullconvError("no folder 'x'.")) == "no folder 'x'."
 
 
@@ -39,7 +36,7 @@ COMMANDS = ("fullconv ", "ls ", "cp ", "mv ", "rm ", "mkdir ", "echo ", "python 
 
 
 @pytest.mark.parametrize("module", FILES)
-def test_what_stands_in_a_command_to_paste_is_quoted(module: str) -> None:
+def test_commands_to_paste_are_quoted(module: str) -> None:
     """Folders have spaces in their names: `shell_command` writes such lines, no f-string does."""
     for node in ast.walk(ast.parse((SOURCE / module).read_text(encoding="utf-8"))):
         if isinstance(node, ast.JoinedStr) and isinstance(node.values[0], ast.Constant):

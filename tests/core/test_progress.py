@@ -31,7 +31,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
 
 
 def test_stages_are_lines_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    stage(msg("building the model"))  # not shown: no command shows stages
+    stage(msg("building the model"))  # not printed: no command shows stages
     with show_stages():
         stage(msg("loading PyTorch"))
         say("note: this")
@@ -73,9 +73,9 @@ def test_errors_commands_and_colors_on_a_terminal(terminal: Terminal) -> None:
         "next: fullconv check DATA"
     )
     print_text(text, terminal)
-    shown = terminal.getvalue()
-    assert "\x1b[1;31merror:\x1b[0m" in shown
-    assert "\x1b[1mnext: fullconv check DATA\x1b[0m" in shown
+    output = terminal.getvalue()
+    assert "\x1b[1;31merror:\x1b[0m" in output
+    assert "\x1b[1mnext: fullconv check DATA\x1b[0m" in output
     assert [line.rstrip() for line in terminal.plain().splitlines()] == [
         "error: this sentence is a good deal",
         "longer than forty characters.",

@@ -34,7 +34,8 @@ app = App(
     group_commands=WORKFLOW,
     default_parameter=Parameter(negative_iterable=()),  # no --empty-crop
 )
-Json = Annotated[bool, Parameter(name="--json", negative=(), show_default=False)]
+_JSON_HELP = msg("Print one JSON object and nothing else.")
+Json = Annotated[bool, Parameter(negative=(), show_default=False, help=_JSON_HELP)]
 Flag = Annotated[bool, Parameter(negative=(), show_default=False)]
 Split = Literal["train", "val", "test"]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -71,10 +72,7 @@ def detach_stream(stream: TextIO) -> None:
 
 
 def print_result(facts: dict[str, Any], text: str, as_json: bool, *, ahead: str = "") -> None:
-    """Print a result to stdout: one JSON object, or text and the command to type next.
-
-    With --quiet, the next command is left out.
-    """
+    """Print a result to stdout: one JSON object, or text and, unless --quiet, the next command."""
     hide_stage()
     lines = [translate(text).rstrip("\n")]
     if ahead and not isinstance(sys.stderr, _Discard):
@@ -91,11 +89,7 @@ def print_result(facts: dict[str, Any], text: str, as_json: bool, *, ahead: str 
 
 @contextmanager
 def progress_bar(label: str, *, visible: bool = True) -> Iterator[Callable[[int, int], None]]:
-    """Yield a function that shows (done, total).
-
-    On a terminal it draws a bar with the images per second and the time left; elsewhere it prints
-    them every half a minute.
-    """
+    """Yield a function that shows (done, total): a bar, or a line every half a minute."""
     hide_stage()
     if not visible:
         yield lambda done, total: None
@@ -117,16 +111,11 @@ def progress_bar(label: str, *, visible: bool = True) -> Iterator[Callable[[int,
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=28),
-        TextColumn("{task.fields[pace]}"),
-        TimeRemainingColumn(),
-        TextColumn(translate(msg("left"))),
-        console=Console(stderr=True),
-        transient=True,
-        redirect_stdout=False,
-    )
+    counts, pace = TextColumn("{task.description}"), TextColumn("{task.fields[pace]}")
+    left = [TimeRemainingColumn(), TextColumn(translate(msg("left")))]
+    columns = [counts, BarColumn(bar_width=28), pace, *left]
+    console = Console(stderr=True)
+    bar = Progress(*columns, console=console, transient=True, redirect_stdout=False)
     task = bar.add_task(translate(label), total=None, pace="")
 
     def update_bar(done: int, total: int) -> None:
@@ -153,10 +142,7 @@ class _Discard(io.TextIOBase):
 
 @contextmanager
 def silence_native_stderr() -> Iterator[None]:
-    """Discard what C libraries write to stderr, such as libtiff's note on every unusual tag.
-
-    What Python writes there is kept.
-    """
+    """Discard what C libraries, not Python, write to stderr: libtiff notes every unusual tag."""
     try:
         copy = os.dup(2)
     except OSError:  # there is no stderr

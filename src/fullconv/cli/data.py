@@ -28,39 +28,30 @@ def check(
 ) -> int:
     """Validate a dataset and suggest fixes. Exits with code 1 if it finds errors.
 
-    Parameters
-    ----------
-    data
-        Dataset folder, or the name of a published dataset: voc2012, camvid ...
-    layout
-        Layout on disk. Default: recognized automatically.
-    heads
-        Comma-separated extra mask folders to check, too.
-    extra_inputs
-        Comma-separated folders of extra input channels; each image needs a file there.
-    fix
-        Write a repaired copy to this new folder; the dataset itself is only read.
-    preview
-        Write a PNG that shows the problems and a few correct pairs.
-    json
-        Print one JSON object and nothing else.
+    Args:
+        data: Dataset folder, or the name of a published dataset: voc2012, camvid ...
+        layout: Layout on disk. Default: recognized automatically.
+        heads: Comma-separated extra mask folders to check, too.
+        extra_inputs: Comma-separated folders of extra input channels; each image needs a file
+            there.
+        fix: Write a repaired copy to this new folder; the dataset itself is only read.
+        preview: Write a PNG that shows the problems and a few correct pairs.
     """
     stage(msg("listing the files"))
     from fullconv.data.check.check import check as check_data
     from fullconv.data.check.repair import repair
-    from fullconv.data.layouts.extra_folders import (
-        head_dataset,
-        with_channel_statistics,
-        with_extra_inputs,
-    )
+    from fullconv.data.layouts import extra_folders
     from fullconv.data.layouts.paths import repair_command
 
     with progress_bar(msg("checked")) as progress:
         report = check_data(data, layout=layout, progress=progress)
     dataset = report.dataset
-    head_reports = {name: check_data(head_dataset(dataset, name)) for name in split_list(heads)}
+    head_reports = {
+        name: check_data(extra_folders.head_dataset(dataset, name)) for name in split_list(heads)
+    }
     if extra_inputs:
-        with_channel_statistics(with_extra_inputs(dataset, split_list(extra_inputs)))
+        extended = extra_folders.with_extra_inputs(dataset, split_list(extra_inputs))
+        extra_folders.with_channel_statistics(extended)
     if fix is None:
         facts, text = _with_stride(report)
         for name, head_report in head_reports.items():
@@ -85,13 +76,11 @@ def check(
 
 
 def _with_stride(report: CheckReport) -> tuple[dict[str, Any], str]:
-    """Return a report as facts and text, with the output stride that its masks need.
-
-    The stride is estimated on the split that `fullconv ceiling` reads completely.
-    """
+    """Return a report as facts and text, with the output stride that its masks need."""
     from fullconv.data.check.iou_ceiling import estimate_on_sample
 
     dataset = report.dataset
+    # On the split that `fullconv ceiling` reads completely.
     estimate = None if report.errors else estimate_on_sample(dataset, dataset.held_out)
     stride = estimate.recommended_stride if estimate else None
     facts = {**report.to_dict(), "recommended_stride": stride, "recommended_stride_reason": None}
@@ -100,10 +89,9 @@ def _with_stride(report: CheckReport) -> tuple[dict[str, Any], str]:
     facts["recommended_stride_reason"] = estimate.reason
     line = msg("recommended: --stride {stride}: {reason}", stride=stride, reason=estimate.reason)
     ceiling = shell_command("fullconv", "ceiling", dataset.root)
+    more = msg("  {command}   # reads all images", command=ceiling)
     if estimate.images == estimate.images_in_split:
         more = msg("  {command}   # shows each class", command=ceiling)
-    else:
-        more = msg("  {command}   # reads all images", command=ceiling)
     return facts, join([report.text(), line, more])
 
 
@@ -112,9 +100,8 @@ def _train_command(
 ) -> str:
     """Return the command that trains on a dataset, at the output stride that its masks need."""
     stride = facts["recommended_stride"]
-    words = ["--stride", stride] if stride else []
-    words += ["--heads", heads] if heads else []
-    words += ["--extra-inputs", extra_inputs] if extra_inputs else []
+    options = {"--stride": stride, "--heads": heads, "--extra-inputs": extra_inputs}
+    words = [word for option, value in options.items() if value for word in (option, value)]
     return shell_command("fullconv", "train", root, *words)
 
 
@@ -130,21 +117,15 @@ def convert(
 ) -> None:
     """Convert annotations or masks of any kind to images, id masks and a dataset.toml.
 
-    Parameters
-    ----------
-    source
-        Folder of annotations and images, a JSON file, or the name of a published dataset. It is
-        only read.
-    out
-        New folder for the dataset.
-    layout
-        labelme, coco, label-studio, ultralytics, or a layout of masks such as voc or camvid.
-        Default: recognized automatically.
-    order
-        Overlapping COCO and Ultralytics shapes: the smaller on top (area) or the later in the file
-        (file). auto: by area, except for COCO files written by labelme, which use file order.
-    json
-        Print one JSON object and nothing else.
+    Args:
+        source: Folder of annotations and images, a JSON file, or the name of a published dataset.
+            It is only read.
+        out: New folder for the dataset.
+        layout: labelme, coco, label-studio, ultralytics, or a layout of masks such as voc or
+            camvid. Default: recognized automatically.
+        order: Overlapping COCO and Ultralytics shapes: the smaller on top (area) or the later in
+            the file (file). auto: by area, except for COCO files written by labelme, which use file
+            order.
     """
     stage(msg("listing the files"))
     from fullconv.data.annotations.convert import convert as convert_data
@@ -158,15 +139,10 @@ def convert(
 def inspect(thing: str, /, *, preview: Path | None = None, json: Json = False) -> None:
     """Describe a backbone, a model or a dataset: grids and receptive fields, classes, sizes.
 
-    Parameters
-    ----------
-    thing
-        Backbone name or config file, model (folder or hf://user/name), or dataset (folder or
-        published name).
-    preview
-        For datasets: write a PNG of a few images with their masks.
-    json
-        Print one JSON object and nothing else.
+    Args:
+        thing: Backbone name or config file, model (folder or hf://user/name), or dataset (folder or
+            published name).
+        preview: For datasets: write a PNG of a few images with their masks.
     """
     from fullconv.data.download.download import resolve_dataset
 
@@ -188,14 +164,9 @@ def inspect(thing: str, /, *, preview: Path | None = None, json: Json = False) -
 def ceiling(data: Path, /, *, split: Split = "val", json: Json = False) -> None:
     """Estimate the highest mean IoU that each output stride can reach on a dataset's masks.
 
-    Parameters
-    ----------
-    data
-        Dataset folder, or the name of a published dataset: voc2012, camvid ...
-    split
-        Split of the dataset.
-    json
-        Print one JSON object and nothing else.
+    Args:
+        data: Dataset folder, or the name of a published dataset: voc2012, camvid ...
+        split: Split of the dataset.
     """
     stage(msg("listing the files"))
     from fullconv.data.check.iou_ceiling import iou_ceiling

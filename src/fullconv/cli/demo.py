@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from fullconv.cli.app import app, print_result
 from fullconv.core.config_file import read_config
 from fullconv.core.errors import FullconvError
-from fullconv.core.i18n import Message, join, msg, nmsg
+from fullconv.core.i18n import join, msg, nmsg
 from fullconv.core.progress import say, stage
 from fullconv.core.settings import TrainOptions
 from fullconv.core.text import percent, shell_command
@@ -40,30 +40,29 @@ SHEET, SHEET_ROWS, REPORT = "predictions.png", 6, "report.html"
 def demo(*, out: Path = Path("demo"), epochs: int = 28, seed: int = 0) -> None:
     """Train and evaluate on synthetic street scenes. Downloads nothing.
 
-    Parameters
-    ----------
-    out
-        Output folder.
-    epochs
-        Passes over the scenes. The default takes a few minutes on two cores.
-    seed
-        Random seed for training. The scenes never change.
+    Args:
+        out: Output folder.
+        epochs: Passes over the scenes. The default takes a few minutes on two cores.
+        seed: Random seed for training. The scenes never change.
     """
     metrics = run_demo(out, epochs=epochs, seed=seed)
+    from fullconv.evaluation.metrics import metrics_table
+
+    head = nmsg(
+        "on {count} scene that it never saw:",
+        "on {count} scenes that it never saw:",
+        metrics["protocol"]["images"],
+    )
+    look = msg("look at {sheet} and {report}", sheet=out / SHEET, report=out / REPORT)
+    text = join([head, "", metrics_table(metrics), "", look])
     ahead = shell_command("fullconv", "predict", out / "run", out / "scenes/images/test")
-    print_result(metrics, demo_text(metrics, out), False, ahead=ahead)
+    print_result(metrics, text, False, ahead=ahead)
 
 
 def run_demo(out: str | Path, *, epochs: int = 28, seed: int = 0) -> dict[str, Any]:
-    """Draw the scenes, train, evaluate on the test scenes, and write out/report.html and a sheet.
+    """Train on the scenes, write a report and a sheet, and return the metrics on the test scenes.
 
-    Args:
-        out: a finished demo there is replaced; an interrupted one is continued.
-        epochs: passes over the training scenes.
-        seed: random seed of the training.
-
-    Returns:
-        The metrics on the test scenes, as `Evaluation.to_dict()`.
+    A finished demo in the folder is replaced; an interrupted one is continued.
 
     Raises:
         FullconvError: out/run is another folder than a demo's.
@@ -81,7 +80,12 @@ def run_demo(out: str | Path, *, epochs: int = 28, seed: int = 0) -> dict[str, A
     from fullconv.models.model import load_model
     from fullconv.training.train import train
 
-    if _is_interrupted(run_folder, epochs, seed):
+    interrupted = False
+    finished = (run_folder / "metrics.json").is_file()
+    if (run_folder / "checkpoint/last.ckpt").is_file() and not finished:
+        earlier = read_config(run_folder / "config.toml").get("train", {})
+        interrupted = (earlier.get("epochs"), earlier.get("seed")) == (epochs, seed)
+    if interrupted:
         say(msg("continuing the interrupted training in {folder}", folder=run_folder))
         run = train(resume=run_folder)
     else:
@@ -98,39 +102,12 @@ def run_demo(out: str | Path, *, epochs: int = 28, seed: int = 0) -> dict[str, A
     return result.to_dict()
 
 
-def _is_interrupted(run: Path, epochs: int, seed: int) -> bool:
-    """Return whether the folder holds an unfinished training run with the same options."""
-    if not (run / "checkpoint/last.ckpt").is_file() or (run / "metrics.json").is_file():
-        return False
-    options = read_config(run / "config.toml").get("train", {})
-    return (options.get("epochs"), options.get("seed")) == (epochs, seed)
-
-
-def demo_text(metrics: dict[str, Any], out: Path) -> Message:
-    """Return the results to read."""
-    from fullconv.evaluation.metrics import metrics_table
-
-    count = metrics["protocol"]["images"]
-    head = nmsg(
-        "on {count} scene that it never saw:", "on {count} scenes that it never saw:", count
-    )
-    look = msg("look at {sheet} and {report}", sheet=out / SHEET, report=out / REPORT)
-    return join([head, "", metrics_table(metrics), "", look])
-
-
 def save_sheet(
-    predictor: Predictor,
-    data: str | Path,
-    path: Path,
-    *,
-    split: str = "test",
-    rows: int = SHEET_ROWS,
+    predictor: Predictor, data: Path, path: Path, *, split: str = "test", rows: int = SHEET_ROWS
 ) -> None:
-    """Save a sheet of image, ground truth, prediction and errors, from the best to the worst image.
+    """Save a PNG of images, ground truth, predictions and errors, from the best to the worst image.
 
-    Args:
-        path: the PNG to write.
-        rows: number of images, spread evenly over the ranking by mean IoU.
+    The rows are spread evenly over the ranking by mean IoU.
     """
     import numpy as np
 
@@ -157,14 +134,9 @@ def save_sheet(
         mean_iou, name, image, truth, prediction = scored[rank]
         errors = error_map(truth, prediction, labels.ignore_index, image=image)
         images.append([image, truth, prediction, errors])
+        values = {"rank": rank + 1, "count": len(scored), "mean_iou": percent(mean_iou)}
         captions.append(
-            msg(
-                "{name}: mean IoU {mean_iou}, number {rank} of {count}",
-                name=name,
-                mean_iou=percent(mean_iou),
-                rank=rank + 1,
-                count=len(scored),
-            )
+            msg("{name}: mean IoU {mean_iou}, number {rank} of {count}", name=name, **values)
         )
     titles = [msg("image"), msg("ground truth"), msg("prediction"), msg("errors (red)")]
     contact_sheet(images, titles, captions, labels=labels).save(path)

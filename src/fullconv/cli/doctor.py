@@ -25,13 +25,7 @@ from fullconv.core.hardware import (
     memory_size,
 )
 from fullconv.core.i18n import Message, join, msg, nmsg
-from fullconv.core.packages import (
-    __version__,
-    extras,
-    installed_version,
-    requirements,
-    satisfies,
-)
+from fullconv.core.packages import __version__, extras, installed_version, requirements, satisfies
 from fullconv.core.text import first_line
 from fullconv.network.kernels.library import load_library
 
@@ -60,7 +54,6 @@ def examine() -> Health:
 
 
 def _examine_packages(health: Health) -> None:
-    """Compare the installed versions with those that Fullconv and torchvision require."""
     required = requirements("fullconv") or {"torch": "", "torchvision": ""}
     versions = {name: installed_version(name) for name in required}
     health.facts["packages"] = versions
@@ -79,12 +72,8 @@ def _examine_packages(health: Health) -> None:
         health.add("broken", message, install)
     for name, bounds in required.items():
         if (version := versions[name]) and not satisfies(version, bounds):
-            message = msg(
-                "{name} is {version}; Fullconv needs {bounds}.",
-                name=name,
-                version=version,
-                bounds=bounds,
-            )
+            values = {"name": name, "version": version, "bounds": bounds}
+            message = msg("{name} is {version}; Fullconv needs {bounds}.", **values)
             health.add("broken", message, f'pip install --upgrade "{name}{bounds}"')
 
     torch, vision = versions["torch"], versions["torchvision"]
@@ -128,11 +117,11 @@ def _import_torch(health: Health) -> Any:
             nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
         except Exception as error:
             health.facts[MATCH] = False
+            values = {"torch": torch.__version__, "vision": versions["torchvision"]}
             message = msg(
                 "torch {torch} and torchvision {vision} do not work together: {reason}.",
-                torch=torch.__version__,
-                vision=versions["torchvision"],
                 reason=first_line(error),
+                **values,
             )
             health.add("broken", message, _REINSTALL_TORCH)
     return torch
@@ -140,8 +129,7 @@ def _import_torch(health: Health) -> Any:
 
 def _examine_devices(health: Health, torch: Any) -> None:
     """List the devices that networks can run on, and look for an unused GPU."""
-    count = cpu_cores()
-    health.facts["cores"] = count
+    health.facts["cores"] = count = cpu_cores()
     cores: Message = nmsg("CPU, {count} core", "CPU, {count} cores", count)
     devices: list[dict[str, Any]] = [{"name": "cpu", "description": cores}]
     health.facts["devices"] = devices
@@ -155,22 +143,19 @@ def _examine_devices(health: Health, torch: Any) -> None:
     for number in range(torch.cuda.device_count()):
         gpu = torch.cuda.get_device_properties(number)
         backend = torch.version.cuda or torch.version.hip
-        description = f"{gpu.name}, {format_size(gpu.total_memory)}, {backend}"
-        devices.append(
-            {"name": f"cuda:{number}", "description": description, "memory": gpu.total_memory}
-        )
+        memory = gpu.total_memory
+        description = f"{gpu.name}, {format_size(memory)}, {backend}"
+        devices.append({"name": f"cuda:{number}", "description": description, "memory": memory})
     if len(devices) > 1:
         return
+    version = torch.__version__
     if _NVIDIA_DEVICE.exists() and not torch.version.cuda:
         message = msg(
-            "there is an NVIDIA GPU, but torch {version} is built without CUDA.",
-            version=torch.__version__,
+            "there is an NVIDIA GPU, but torch {version} is built without CUDA.", version=version
         )
         health.add("slow", message, _REINSTALL_TORCH)
     elif _NVIDIA_DEVICE.exists():
-        message = msg(
-            "there is an NVIDIA GPU, but torch {version} cannot use it.", version=torch.__version__
-        )
+        message = msg("there is an NVIDIA GPU, but torch {version} cannot use it.", version=version)
         health.add("slow", message, msg("nvidia-smi   # is its driver new enough?"))
     elif not fast:
         message = msg(
@@ -186,15 +171,14 @@ def _examine_kernels(health: Health, torch: Any) -> None:
     library, reason = load_library()
     health.facts["compiler"] = find_cpp_compiler()
     health.facts["kernels"] = backends = {}
+    devices = ["cpu"]
     if torch is None:
         compiled = library is not None and forced != "reference"
-        backends["cpu"] = (
-            msg("native (compiled C++)") if compiled else msg("NumPy, which is slower")
-        )
-    devices = []
-    if torch is not None:
-        gpu = ["cuda"] * torch.cuda.is_available()
-        devices = gpu if gpu and forced == "triton" else ["cpu", *gpu]
+        slower = msg("NumPy, which is slower")
+        backends["cpu"] = msg("native (compiled C++)") if compiled else slower
+        devices = []
+    elif torch.cuda.is_available():
+        devices = ["cuda"] if forced == "triton" else ["cpu", "cuda"]
     for device in devices:
         try:
             backends[device] = _backend(torch, device, forced, compiled=library is not None)
@@ -203,11 +187,8 @@ def _examine_kernels(health: Health, torch: Any) -> None:
             health.add("broken", error.message, error.hint)
         except Exception as error:  # a compiler's or a driver's
             backends[device] = msg("none")
-            message = msg(
-                "label maps cannot be computed on {device}: {reason}.",
-                device=device,
-                reason=first_line(error),
-            )
+            values = {"device": device, "reason": first_line(error)}
+            message = msg("label maps cannot be computed on {device}: {reason}.", **values)
             health.add("broken", message, f"export {_KERNELS}=reference")
     if forced == "reference":
         message = msg("FULLCONV_KERNELS=reference makes torch compute losses and label maps.")
@@ -226,15 +207,7 @@ def _examine_kernels(health: Health, torch: Any) -> None:
 
 
 def _backend(torch: Any, device: str, forced: str, *, compiled: bool) -> Message:
-    """Compute a label map on a device, and return which backend did it.
-
-    Args:
-        forced: the backend that FULLCONV_KERNELS names, or "".
-        compiled: whether there are compiled kernels.
-
-    Raises:
-        FullconvError: this backend cannot run.
-    """
+    """Compute a label map on a device, and return which backend did it."""
     from fullconv.geometry.grid import Grid
     from fullconv.network.kernels import dispatch, native, reference
 
@@ -251,7 +224,6 @@ def _backend(torch: Any, device: str, forced: str, *, compiled: bool) -> Message
 
 
 def _examine_threads(health: Health, torch: Any) -> None:
-    """Compare the number of threads with the number of cores."""
     cores, limit = health.facts["cores"], container_cpu_limit()
     health.facts["threads"] = threads = torch.get_num_threads() if torch else None
     if threads is None:
@@ -260,12 +232,10 @@ def _examine_threads(health: Health, torch: Any) -> None:
     cpu = health.facts["devices"][0]
     cpu["description"] = join([cpu["description"], counted], ", ")
     chosen = os.environ.get(_THREADS, "")
-    values = {"threads": threads, "cores": cores}
+    values = {"chosen": chosen, "threads": threads, "cores": cores, "limit": limit}
     if chosen and threads < cores:
         message = msg(
-            "OMP_NUM_THREADS={chosen}: networks run in {threads} of {cores} cores.",
-            chosen=chosen,
-            **values,
+            "OMP_NUM_THREADS={chosen}: networks run in {threads} of {cores} cores.", **values
         )
         health.add("slow", message, f"unset {_THREADS}")
     elif threads == 1 < cores:
@@ -273,36 +243,32 @@ def _examine_threads(health: Health, torch: Any) -> None:
         health.add("slow", message, f"export {_THREADS}={cores}")
     elif limit is not None and threads > cores:
         message = msg(
-            "{threads} threads share the {limit:g} cores that this container may use.",
-            threads=threads,
-            limit=limit,
+            "{threads} threads share the {limit:g} cores that this container may use.", **values
         )
         health.add("slow", message, f"export {_THREADS}={cores}")
 
 
 def _examine_space(health: Health) -> None:
-    """Measure free memory and disk space."""
     memory = memory_size()
     health.facts["memory"] = asdict(memory)
     if memory.available < 2 * GIB:
         message = msg("only {size} of memory are available.", size=format_size(memory.available))
-        line = msg(
-            "fullconv train DATA --batch-size 2 --workers 0 --cache 0   # needs little memory"
+        health.add(
+            "warning",
+            message,
+            msg("fullconv train DATA --batch-size 2 --workers 0 --cache 0   # needs little memory"),
         )
-        health.add("warning", message, line)
     health.facts["disk"] = {}
-    places = {"this folder": (Path.cwd, "cd"), "cache": (cache_dir, "export XDG_CACHE_HOME=")}
+    places = {"this folder": (Path.cwd, "cd "), "cache": (cache_dir, "export XDG_CACHE_HOME=")}
     for name, (find_folder, command) in places.items():
         with suppress(OSError, RuntimeError):  # a deleted folder, a user without a home
             folder = find_folder()
             free = free_disk_space(folder)
             health.facts["disk"][name] = {"folder": str(folder), "free": free}
             if free < GIB:
-                message = msg(
-                    "only {size} are free in {folder}.", size=format_size(free), folder=folder
-                )
-                separator = "" if command.endswith("=") else " "
-                health.add("warning", message, f"{command}{separator}/another/disk")
+                values = {"size": format_size(free), "folder": folder}
+                message = msg("only {size} are free in {folder}.", **values)
+                health.add("warning", message, f"{command}/another/disk")
     if _SHARED_MEMORY.is_dir() and (free := free_disk_space(_SHARED_MEMORY)) < GIB / 4:
         message = msg(
             "only {size} of shared memory are free; the processes that load images need it.",
@@ -314,13 +280,7 @@ def _examine_space(health: Health) -> None:
 
 @app.command(group=ANALYSIS, sort_key=32)
 def doctor(*, json: Json = False) -> int:
-    """Check the installation and suggest fixes. Exits with code 1 if something is broken.
-
-    Parameters
-    ----------
-    json
-        Print one JSON object and nothing else.
-    """
+    """Check the installation and suggest fixes. Exits with code 1 if something is broken."""
     health = examine()
     ahead = "" if health.broken else msg("fullconv check DATA   # or: fullconv demo")
     print_result(health.to_dict(), health.text(), json, ahead=ahead)

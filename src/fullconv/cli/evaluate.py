@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from fullconv.cli.app import (
     ANALYSIS,
@@ -22,9 +22,6 @@ from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import join, msg, nmsg
 from fullconv.core.progress import say, stage
 from fullconv.core.text import as_typed, shell_command, split_list, truncated_list
-
-if TYPE_CHECKING:
-    from fullconv.evaluation.per_image import SplitConfusions
 
 REPORTS = Path("reports")  # of models that belong to no run
 
@@ -48,51 +45,47 @@ def evaluate(
 ) -> None:
     """Measure the accuracy of a model on a split of a dataset, at the original image size.
 
-    Parameters
-    ----------
-    model
-        Run or model folder, exported file, hf://user/name, torchvision:fcn_resnet50, .caffemodel
-        or .pth.
-    data
-        Dataset folder, or the name of a published dataset: voc2012, camvid ...
-    split
-        Split of the dataset.
-    heads
-        Comma-separated mask folders of additional heads, if they are not named like the heads.
-    extra_inputs
-        Comma-separated folders of extra input channels, if they are not named like in training.
-    ignore_rules
-        Comma-separated rules of `fullconv check`; what they found is left out.
-    flip
-        Test-time augmentation: average each image and its mirror image.
-    scales
-        Test-time augmentation: average the image at these comma-separated sizes: 0.75,1,1.25.
-    device
-        Device to run on.
-    report
-        Report: an .html file, none, or auto (report-SPLIT.html in the run, else in reports/).
-    counts
-        Where to save what `fullconv compare` needs (.npz). Default: in the run.
-    json
-        Print one JSON object and nothing else.
+    Args:
+        model: Run or model folder, exported file, hf://user/name, torchvision:fcn_resnet50,
+            .caffemodel or .pth.
+        data: Dataset folder, or the name of a published dataset: voc2012, camvid ...
+        split: Split of the dataset.
+        heads: Comma-separated mask folders of additional heads, if they are not named like the
+            heads.
+        extra_inputs: Comma-separated folders of extra input channels, if they are not named like in
+            training.
+        ignore_rules: Comma-separated rules of `fullconv check`; what they found is left out.
+        flip: Test-time augmentation: average each image and its mirror image.
+        scales: Test-time augmentation: average the image at these comma-separated sizes:
+            0.75,1,1.25.
+        device: Device to run on.
+        report: Report: an .html file, none, or auto (report-SPLIT.html in the run, else in
+            reports/).
+        counts: Where to save what `fullconv compare` needs (.npz). Default: in the run.
     """
     check_model("evaluate", model, data)
     check_dataset("evaluate", data)
     stage(msg("loading the model"))
     from fullconv.evaluation.evaluate import evaluate as evaluate_model
     from fullconv.evaluation.metrics import metrics_table
-    from fullconv.evaluation.per_image import require_npz
+    from fullconv.evaluation.per_image import require_npz, run_containing, save_next_to_run
     from fullconv.inference.options import parse_scales
 
     require_npz(counts)
-    page = _report_page(model, split, report)
+    run = run_containing(model)
+    page = _report_page(model, run, split, report)
     choices: dict[str, Any] = {"split": split, "heads": heads, "ignore_rules": ignore_rules}
     typed = {**choices, "extra_inputs": extra_inputs, "scales": scales}
     words = [w for k, v in typed.items() if v for w in (f"--{k.replace('_', '-')}", v)]
     command = shell_command("fullconv", "evaluate", model, data, *words, *["--flip"] * flip)
+    loaded: Any = model
+    if device != "auto":
+        from fullconv.inference.predictor import load
+
+        loaded = load(model, device=device)
     with progress_bar(msg("evaluated")) as progress:
         result = evaluate_model(
-            _loaded(model, device),
+            loaded,
             data,
             **choices,
             extra_inputs=extra_inputs,
@@ -100,52 +93,44 @@ def evaluate(
             scales=parse_scales(scales),
             progress=progress,
         )
-    problem = _save_report(result, page, model, command) if page else None
+    problem = _save_report(result, page, run, command) if page else None
 
     facts: dict[str, Any] = result.to_dict()
     card = facts["protocol"]
-    augmentation = card["test_time_augmentation"]
-    averaged = [] if augmentation == "none" else [msg("averaged over {a}", a=augmentation)]
     count = nmsg("{count} image", "{count} images", card["images"])
-    setting = [msg("split {split}", split=card["split"]), count, msg("original size"), *averaged]
-    head = msg(
-        "{model} on {data}, {setting}",
-        model=as_typed(model),
-        data=data,
-        setting=join(setting, ", "),
-    )
-    lines: list[str] = [head, "", metrics_table(facts)]
+    setting = [msg("split {split}", split=card["split"]), count, msg("original size")]
+    if (augmentation := card["test_time_augmentation"]) != "none":
+        setting.append(msg("averaged over {a}", a=augmentation))
+    values = {"model": as_typed(model), "data": data, "setting": join(setting, ", ")}
+    lines: list[str] = [msg("{model} on {data}, {setting}", **values), "", metrics_table(facts)]
     if result.left_out:
-        say(
-            msg(
-                "note: {data} has no masks for {names}, which are not scored (--heads FOLDER)",
-                data=data,
-                names=truncated_list(result.left_out),
-            )
+        names = truncated_list(result.left_out)
+        note = msg(
+            "note: {data} has no masks for {names}, which are not scored (--heads FOLDER)",
+            data=data,
+            names=names,
         )
+        say(note)
     if page and not problem:
         facts["report"] = str(page)
         lines += ["", msg("report: {path}", path=page)]
     ahead = shell_command("fullconv", "predict", model, "IMAGES")
     print_result(facts, join(lines), json, ahead=ahead)
-    _save_counts(result.counts, model, counts)
+
+    assert result.counts is not None
+    if counts is not None:
+        result.counts.save(counts)
+    elif run is not None:
+        try:
+            save_next_to_run(result.counts, run)
+        except FullconvError as error:  # a run that is read-only
+            say(msg("note: {problem}", problem=error.message))
     if problem:
         raise problem
 
 
-def _loaded(model: Path, device: Device) -> Any:
-    """Return a path as it is, or the model on another device than the default."""
-    if device == "auto":
-        return model
-    from fullconv.inference.predictor import load
-
-    return load(model, device=device)
-
-
-def _report_page(model: Path, split: str, report: str) -> Path | None:
+def _report_page(model: Path, run: Path | None, split: str, report: str) -> Path | None:
     """Return the path of the report; None if there shall be none."""
-    from fullconv.evaluation.per_image import run_containing
-
     if report == "none":
         return None
     if report != "auto":
@@ -158,41 +143,24 @@ def _report_page(model: Path, split: str, report: str) -> Path | None:
             )
             raise FullconvError(message, shell_command("--report", page.with_suffix(".html")))
         return page
-    run = run_containing(model)
     if run is not None and os.access(run, os.W_OK):
         return run / f"report-{split}.html"
     return REPORTS / f"{model_name(model).replace(':', '-')}-{split}.html"
 
 
-def _save_report(result: Any, page: Path, model: Path, command: str) -> FullconvError | None:
+def _save_report(result: Any, page: Path, run: Path | None, command: str) -> FullconvError | None:
     """Write the report, or return why it could not be written: the numbers are printed anyway."""
-    from fullconv.evaluation.per_image import run_containing
     from fullconv.evaluation.report.build import save_report
 
     try:
-        save_report(result, page, run=run_containing(model), repeat=command)
+        save_report(result, page, run=run, repeat=command)
     except OSError as error:
+        values = {"page": page, "reason": error.strerror}
         message = msg(
-            "the report {page} could not be written: {reason}. The numbers are above.",
-            page=page,
-            reason=error.strerror,
+            "the report {page} could not be written: {reason}. The numbers are above.", **values
         )
         return FullconvError(message, f"{command} --report report.html")
     return None
-
-
-def _save_counts(counts: SplitConfusions | None, model: Path, path: Path | None) -> None:
-    """Save the counts that `compare` needs; a run that is read-only is only a note."""
-    from fullconv.evaluation.per_image import run_containing, save_next_to_run
-
-    assert counts is not None
-    if path is not None:
-        counts.save(path)
-    elif (run := run_containing(model)) is not None:
-        try:
-            save_next_to_run(counts, run)
-        except FullconvError as error:
-            say(msg("note: {problem}", problem=error.message))
 
 
 @app.command(group=ANALYSIS, sort_key=21)
@@ -209,23 +177,14 @@ def compare(
 
     Runs with different evaluation protocols are refused.
 
-    Parameters
-    ----------
-    runs
-        Two or more runs, or files that `fullconv evaluate --counts` wrote.
-    split
-        Split of the dataset. Default: test if all runs were evaluated on it, else val.
-    head
-        Head of models with several heads. Default: the first.
-    allow_different
-        Comma-separated lines of the protocol that may differ because they are what is compared:
-        pretrained_on, trained_on, test_time_augmentation.
-    out
-        Write a page (.html), or curves and differences as an image (.png, .svg).
-    resamples
-        Bootstrap resamples for the confidence intervals.
-    json
-        Print one JSON object and nothing else.
+    Args:
+        runs: Two or more runs, or files that `fullconv evaluate --counts` wrote.
+        split: Split of the dataset. Default: test if all runs were evaluated on it, else val.
+        head: Head of models with several heads. Default: the first.
+        allow_different: Comma-separated lines of the protocol that may differ because they are what
+            is compared: pretrained_on, trained_on, test_time_augmentation.
+        out: Write a page (.html), or curves and differences as an image (.png, .svg).
+        resamples: Bootstrap resamples for the confidence intervals.
     """
     if not runs:
         raise missing_argument("compare", "RUNS")

@@ -39,29 +39,18 @@ def export(
 ) -> None:
     """Export a model to another format, after comparing its predictions there.
 
-    Parameters
-    ----------
-    model
-        Run or model folder, or hf://user/name.
-    format
-        onnx (ONNX Runtime), openvino, torch (torch.export), or web (a page that segments images in
-        the browser).
-    out
-        Output folder.
-    precision
-        Number format; int8 is calibrated on images.
-    with_labels
-        Export class ids at every pixel in place of logits at the cells: slower, but other programs
-        need nothing of Fullconv.
-    calibrate
-        Images like those that the model will see: int8 needs some, and predictions are compared on
-        them.
-    ort
-        For web: an unpacked npm package onnxruntime-web. Default: downloaded by npm.
-    device
-        Device; models are exported on the CPU, and the file runs on any device.
-    json
-        Print one JSON object and nothing else.
+    Args:
+        model: Run or model folder, or hf://user/name.
+        format: onnx (ONNX Runtime), openvino, torch (torch.export), or web (a page that segments
+            images in the browser).
+        out: Output folder.
+        precision: Number format; int8 is calibrated on images.
+        with_labels: Export class ids at every pixel in place of logits at the cells: slower, but
+            other programs need nothing of Fullconv.
+        calibrate: Images like those that the model will see: int8 needs some, and predictions are
+            compared on them.
+        ort: For web: an unpacked npm package onnxruntime-web. Default: downloaded by npm.
+        device: Device; models are exported on the CPU, and the file runs on any device.
     """
     if format == "web" and with_labels:
         message = msg("the web page needs logits, which --with-labels replaces by class ids.")
@@ -83,14 +72,8 @@ def export(
     loaded, images = open_model(model), [read_image(path) for path in paths]
     if device not in ("auto", "cpu"):
         say(msg("note: models are exported on the CPU; the exported file runs on any device"))
-    stage(
-        msg(
-            "exporting {model} to {format}, {precision}; this takes a minute or two",
-            model=as_typed(model),
-            format=format,
-            precision=precision,
-        )
-    )
+    values = {"model": as_typed(model), "format": format, "precision": precision}
+    stage(msg("exporting {model} to {format}, {precision}; this takes a minute or two", **values))
     options: dict[str, Any] = {"precision": precision, "images": images}
     if format == "web":
         result = export_web(loaded, out, name=model_name(model), ort=ort, **options)
@@ -110,13 +93,12 @@ def _note_bfloat16(loaded: Model, model: Path) -> None:
     if choose_precision(loaded, torch.device("cpu"))[0] == "float32":
         return
     command = shell_command("fullconv", "predict", model, "IMAGES", "--precision", "float32")
-    say(
-        msg(
-            "note: on this CPU, predict runs in bfloat16, so a few pixels differ from the exported "
-            "file. For identical results: {command}",
-            command=command,
-        )
+    note = msg(
+        "note: on this CPU, predict runs in bfloat16, so a few pixels differ from the exported "
+        "file. For identical results: {command}",
+        command=command,
     )
+    say(note)
 
 
 def _following(format: str, file: Path) -> list[str]:
@@ -146,22 +128,13 @@ def push(
 ) -> None:
     """Upload a model to the Hugging Face Hub: weights, config.json and model card, nothing else.
 
-    Parameters
-    ----------
-    model
-        Run or model folder.
-    name
-        user/name; a model of that name is overwritten.
-    private
-        Create a private repository.
-    revision
-        Branch to upload to; it is created if it is missing.
-    message
-        Commit message.
-    images
-        Upload the run's newest sheet of validation images, too: it shows your data.
-    json
-        Print one JSON object and nothing else.
+    Args:
+        model: Run or model folder.
+        name: user/name; a model of that name is overwritten.
+        private: Create a private repository.
+        revision: Branch to upload to; it is created if it is missing.
+        message: Commit message.
+        images: Upload the run's newest sheet of validation images, too: it shows your data.
     """
     check_model("push", model)
     stage(msg("uploading {model} to {name}", model=model, name=name))

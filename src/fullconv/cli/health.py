@@ -23,12 +23,7 @@ class Finding:
 
 @dataclass
 class Health:
-    """The state of an installation.
-
-    Attributes:
-        facts: JSON-able, by subject.
-        findings: the worst first, once everything is examined.
-    """
+    """The state of an installation: JSON-able facts by subject, and findings, the worst first."""
 
     facts: dict[str, Any] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
@@ -55,32 +50,21 @@ class Health:
             ("python", facts["python"]["description"]),
             *((name, version or "-") for name, version in facts["packages"].items()),
         ]
-        if (match := facts[MATCH]) is not None:
-            good, bad = (
-                msg("torch and torchvision match"),
-                msg("torch and torchvision do not match"),
-            )
-            rows.append(("", good if match else bad))
+        if facts[MATCH] is not None:
+            bad = msg("torch and torchvision do not match")
+            rows.append(("", msg("torch and torchvision match") if facts[MATCH] else bad))
         rows += [(msg("device"), device["description"]) for device in facts["devices"]]
         for device, backend in facts["kernels"].items():
-            rows.append(
-                (msg("kernels"), msg("{device}: {backend}", device=device, backend=backend))
-            )
+            kernels = msg("{device}: {backend}", device=device, backend=backend)
+            rows.append((msg("kernels"), kernels))
         rows.append((msg("compiler"), facts["compiler"] or msg("none")))
-        memory = facts["memory"]
-        sizes = {
-            "available": format_size(memory["available"]),
-            "total": format_size(memory["total"]),
-        }
-        rows.append((msg("memory"), msg("{available} of {total} available", **sizes)))
+        available, total = (format_size(facts["memory"][key]) for key in ("available", "total"))
+        memory = msg("{available} of {total} available", available=available, total=total)
+        rows.append((msg("memory"), memory))
         for name, disk in facts["disk"].items():
-            free = msg(
-                "{size} free in {folder} ({name})",
-                size=format_size(disk["free"]),
-                folder=disk["folder"],
-                name=msg("this folder") if name == "this folder" else msg("cache"),
-            )
-            rows.append((msg("disk"), free))
+            place = msg("this folder") if name == "this folder" else msg("cache")
+            values = {"size": format_size(disk["free"]), "folder": disk["folder"], "name": place}
+            rows.append((msg("disk"), msg("{size} free in {folder} ({name})", **values)))
         for extra, state in facts["extras"].items():
             missing = msg("not installed: {line}", line=state["line"])
             rows.append((f"[{extra}]", msg("installed") if state["installed"] else missing))

@@ -20,10 +20,8 @@ GLOBAL_OPTIONS = msg("Options of every command")
 TRAIN_SECTIONS: dict[Message, str] = {
     msg("Data"): "heads extra-inputs fusion ignore-rules workers cache",
     msg("Model"): "backbone pretrained stride upsampling init-from freeze-backbone",
-    msg(
-        "Optimization"
-    ): "epochs batch-size grad-accumulation lr backbone-lr weight-decay optimizer "
-    "schedule class-weights label-smoothing patience seed",
+    msg("Optimization"): "epochs batch-size grad-accumulation lr backbone-lr weight-decay "
+    "optimizer schedule class-weights label-smoothing patience seed",
     msg("Augmentation"): "crop scale flip color-jitter",
     msg("Logging"): "out json logger log-images-every",
     msg("Hardware"): "device devices nodes precision",
@@ -31,32 +29,24 @@ TRAIN_SECTIONS: dict[Message, str] = {
     msg("Paper reproduction"): "staged stage-lr-factor sum-loss-lr bias-lr-factor momentum",
 }
 # Placeholders of values, where that of the type (N, X, PATH) says too little.
+_OPTIONS_BY_METAVAR = {
+    "NAME": "backbone class device",
+    "NAME,...": "classes extra-inputs foreground heads save",
+    "RULE,...": "ignore-rules",
+    "MODEL": "init-from",
+    "RUN": "resume",
+    "LR": "lr backbone-lr sum-loss-lr",
+    "X": "bias-lr-factor",
+    "X,...": "scales",
+    "LOW HIGH": "scale",
+    "H W": "crop",
+    "PX": "max-pixels min-area stride tile",
+    "BYTES": "max-bytes",
+    "GIB": "cache",
+    "S": "max-seconds",
+}
 METAVARS = {
-    "backbone": "NAME",
-    "backbone-lr": "LR",
-    "bias-lr-factor": "X",
-    "cache": "GIB",
-    "class": "NAME",
-    "classes": "NAME,...",
-    "crop": "H W",
-    "device": "NAME",
-    "extra-inputs": "NAME,...",
-    "foreground": "NAME,...",
-    "heads": "NAME,...",
-    "ignore-rules": "RULE,...",
-    "init-from": "MODEL",
-    "lr": "LR",
-    "max-bytes": "BYTES",
-    "max-pixels": "PX",
-    "max-seconds": "S",
-    "min-area": "PX",
-    "resume": "RUN",
-    "save": "NAME,...",
-    "scale": "LOW HIGH",
-    "scales": "X,...",
-    "stride": "PX",
-    "sum-loss-lr": "LR",
-    "tile": "PX",
+    name: metavar for metavar, names in _OPTIONS_BY_METAVAR.items() for name in names.split()
 }
 # Texts that cyclopts adds, here to be translated.
 _ADDED_TEXTS = (
@@ -138,11 +128,10 @@ def _print_section(console: Console, title: str, entries: list[HelpEntry]) -> No
 
     if not entries:
         return
-    console.print(Text(translate(_as_message(title)), style="bold"))
+    console.print(Text(translate_help(title), style="bold"))
     column = min(max(12, *(len(_label(entry)) for entry in entries)), 26) + 4
     for entry in entries:
-        remarks = [translate(remark) for remark in _remarks(entry)]
-        text = " ".join([translate_help(_plain_text(entry.description)), *remarks])
+        text = " ".join([translate_help(_plain_text(entry.description)), *_remarks(entry)])
         first, *rest = wrap(text, max(console.width - column, 20)) or [""]
         name = Text(f"  {_label(entry)}".ljust(column), style="cyan")
         if len(name.plain) > column:
@@ -172,10 +161,6 @@ def wrap(text: str, width: int) -> list[str]:
     return [*lines, line.rstrip()] if line else lines
 
 
-def _as_message(title: str) -> Message:
-    return title if isinstance(title, Message) else Message(title, {})
-
-
 def _name(entry: HelpEntry) -> str:
     names = entry.positive_names or entry.all_options
     return names[0].removeprefix("--") if names else str(entry.positional_label)
@@ -194,7 +179,7 @@ def _label(entry: HelpEntry) -> str:
     return f"--{name} {METAVARS.get(name, _TYPES.get(entry.metavar, entry.metavar))}"
 
 
-def _remarks(entry: HelpEntry) -> list[Message]:
+def _remarks(entry: HelpEntry) -> list[str]:
     remarks = []
     if choices := [choice for choice in entry.choices or () if choice]:
         remarks.append(msg("[{choices}]", choices=", ".join(choices)))
@@ -203,7 +188,7 @@ def _remarks(entry: HelpEntry) -> list[Message]:
     if entry.default is not None and entry.default not in _NO_DEFAULTS:
         value = msg("on") if entry.default == "True" else entry.default
         remarks.append(msg("[default: {value}]", value=value))
-    return remarks
+    return [translate(remark) for remark in remarks]
 
 
 def _plain_text(description: Any) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,6 @@ from fullconv.core.progress import stage
 from fullconv.data.check.check import check
 from fullconv.data.check.preview import save_preview
 from fullconv.data.synthetic.scenes import scene
-from fullconv.geometry.grid import Grid
 from fullconv.inference.runtime import Runtime
 from fullconv.inference.tiling import Tiles, whole_image_difference
 from fullconv.models.hub import is_hub_name, resolve_hub_name
@@ -33,11 +31,7 @@ def inspect(thing: str, *, preview: str | Path | None = None) -> Description:
     """Return facts (JSON-able) and text about a backbone, a model or a dataset.
 
     Args:
-        thing: a backbone's name or config file, a model, or a dataset folder.
         preview: for datasets, the PNG to draw a few pairs to.
-
-    Raises:
-        FullconvError: it is none of these.
     """
     if is_hub_name(thing):
         return _inspect_model(resolve_hub_name(thing))
@@ -53,7 +47,7 @@ def inspect(thing: str, *, preview: str | Path | None = None) -> Description:
         lines: list[str] = [report.text()]
         if preview is not None:
             save_preview(report, preview, findings=False)
-            lines = [report.text(), msg("preview: {path}", path=preview)]
+            lines.append(msg("preview: {path}", path=preview))
         return report.to_dict(), join(lines)
     is_path = path.exists() or (len(path.parts) > 1 and ":" not in thing)
     if is_path and path.suffix != ".toml":
@@ -70,30 +64,22 @@ def inspect(thing: str, *, preview: str | Path | None = None) -> Description:
 
 def _inspect_backbone(name: str) -> Description:
     stage(msg("building the backbone"))
-    backbone = _finest_backbone(name)
+    for stride in STRIDES:  # the finest that it offers
+        try:
+            backbone = build(name, stride=stride)
+            break
+        except MissingStrideError:
+            if stride == STRIDES[-1]:
+                raise
+    grids = zip(backbone.grids, backbone.channels, strict=True)
     facts = {
         "backbone": backbone.card.to_dict(),
         "parameters": sum(p.numel() for p in backbone.parameters()),
         "size_phase": backbone.size_phase,
-        "grids": [
-            {**grid.to_dict(), "channels": channels}
-            for grid, channels in zip(backbone.grids, backbone.channels, strict=True)
-        ],
+        "grids": [{**grid.to_dict(), "channels": channels} for grid, channels in grids],
     }
     head = f"{backbone.card.source} {backbone.card.name}"
     return facts, join([head, *_grid_lines(backbone)])
-
-
-def _finest_backbone(name: str) -> Backbone:
-    """Return the backbone at the finest stride that it offers."""
-    problem: MissingStrideError | None = None
-    for stride in STRIDES:
-        try:
-            return build(name, stride=stride)
-        except MissingStrideError as error:
-            problem = error
-    assert problem is not None
-    raise problem
 
 
 def _inspect_model(path: Path) -> Description:
@@ -102,38 +88,28 @@ def _inspect_model(path: Path) -> Description:
     network, card = model.network, model.card
     facts = {**model.config(), "parameters": sum(p.numel() for p in network.parameters())}
     facts["grids"] = [grid.to_dict() for grid in network.backbone.grids]
+    values = {"name": network.name, "source": card.source, "backbone": card.name}
+    values["millions"] = facts["parameters"] / 1e6
     lines: list[str] = [
-        msg(
-            "{name} on {source} {backbone}, {millions:.1f} million parameters",
-            name=network.name,
-            source=card.source,
-            backbone=card.name,
-            millions=facts["parameters"] / 1e6,
-        ),
+        msg("{name} on {source} {backbone}, {millions:.1f} million parameters", **values),
         msg("classes: {names}", names=", ".join(model.labels.names)),
     ]
     for name, labels in model.heads.items():
         lines.append(msg("head {name}: {classes}", name=name, classes=", ".join(labels.names)))
     for extra in model.extra_inputs:
-        lines.append(
-            nmsg(
-                "extra input {name}: {count} channel, {fusion} fusion",
-                "extra input {name}: {count} channels, {fusion} fusion",
-                extra.channels,
-                name=extra.name,
-                fusion=model.fusion,
-            )
+        extra_line = nmsg(
+            "extra input {name}: {count} channel, {fusion} fusion",
+            "extra input {name}: {count} channels, {fusion} fusion",
+            extra.channels,
+            name=extra.name,
+            fusion=model.fusion,
         )
+        lines.append(extra_line)
     lines.append(msg("pretrained on {data}", data=card.pretrained_on or msg("nothing")))
     if model.metrics:
         fingerprint = model.metrics["protocol"]["data_fingerprint"][:12]
-        lines.append(
-            msg(
-                "{headline} of data {fingerprint}",
-                headline=headline(model.metrics),
-                fingerprint=fingerprint,
-            )
-        )
+        measured = {"headline": headline(model.metrics), "fingerprint": fingerprint}
+        lines.append(msg("{headline} of data {fingerprint}", **measured))
     runtime = Runtime(model, device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     facts["engine"] = runtime.describe()
     lines.append(msg("runs in {engine}", engine=facts["engine"]))
@@ -161,12 +137,11 @@ def _inspect_tiles(runtime: Runtime) -> tuple[dict[str, Any], list[str]]:
         channels = [gray * std + mean for mean, std in zip(extra.mean, extra.std, strict=True)]
         image = torch.cat([image.float(), *channels])
     difference = whole_image_difference(tiles, image, [len(labels) for labels in model.tables])
-    measured = {**asdict(difference), "size": [height, width], "tile": tiles.tile}
     facts = {
         "exact": tiles.exact,
         "halo": tiles.halo,
         "reasons": list(tiles.inexact_operations),
-        "measured": measured,
+        "measured": {**asdict(difference), "size": [height, width], "tile": tiles.tile},
     }
     measured_line = nmsg(
         "measured on a synthetic image of {height} x {width} in tiles of {tile}: {labels} of "
@@ -201,25 +176,16 @@ def _grid_lines(backbone: Backbone) -> list[str]:
     for grid, channels in zip(backbone.grids, backbone.channels, strict=True):
         field = "whole" if math.isinf(grid.field) else f"{grid.field:g}"
         lines.append(f"{grid.stride:>8g}{grid.offset:>8g}{field:>10}{channels:>10}")
-    if whole := _global_operations(backbone.grids):
-        lines.append(msg("depends on the whole image: {operations}", operations=", ".join(whole)))
+    if whole := {name for grid in backbone.grids for name in grid.whole}:
+        operations = ", ".join(sorted(whole))
+        lines.append(msg("depends on the whole image: {operations}", operations=operations))
+    n = backbone.coarsest_stride
     if backbone.size_phase == 1:
-        lines.append(
-            msg(
-                "images are padded to one more than a multiple of {n} pixels",
-                n=backbone.coarsest_stride,
-            )
-        )
+        lines.append(msg("images are padded to one more than a multiple of {n} pixels", n=n))
     elif backbone.size_phase == 0:
-        lines.append(
-            msg("images are padded to multiples of {n} pixels", n=backbone.coarsest_stride)
-        )
+        lines.append(msg("images are padded to multiples of {n} pixels", n=n))
     if backbone.placement == "stretched":
         lines.append(
             msg("logits are stretched over the image: offsets hold for multiples of the stride")
         )
     return lines
-
-
-def _global_operations(grids: Sequence[Grid]) -> list[str]:
-    return sorted({name for grid in grids for name in grid.whole})

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, cast, get_args
 
 from cyclopts import CycloptsError, Group, Parameter
 
@@ -41,14 +41,7 @@ from fullconv.cli.help import GLOBAL_OPTIONS, HelpFormatter
 from fullconv.cli.usage import UsageError, key_value_error, usage_error
 from fullconv.core.errors import DownloadError, FullconvError, StoppedError
 from fullconv.core.hardware import use_huge_pages
-from fullconv.core.i18n import (
-    format_error,
-    join,
-    msg,
-    requested_language,
-    set_language,
-    translate,
-)
+from fullconv.core.i18n import format_error, join, msg, requested_language, set_language, translate
 from fullconv.core.packages import __version__, required_package
 from fullconv.core.progress import hide_stage, print_text, show_stages
 from fullconv.core.text import shell_command, truncated_list
@@ -71,31 +64,23 @@ def launch(
 ) -> int:
     """Run the command that the words name, and return the exit code.
 
-    Parameters
-    ----------
-    words
-        The command and its arguments.
-    quiet
-        Hide progress and notes; print only results and errors.
-    lang
-        Language of messages. Default: set by LC_ALL, LC_MESSAGES or LANG.
+    Args:
+        words: The command and its arguments.
+        quiet: Hide progress and notes; print only results and errors.
+        lang: Language of messages. Default: set by LC_ALL, LC_MESSAGES or LANG.
     """
     command, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
-    if command is fullconv.cli.train.train:
+    name = command.__name__
+    if name == "train":
         bound.arguments["typed"] = fullconv.cli.train.typed_options(words)
-    slow = command in (fullconv.cli.train.train, fullconv.cli.demo.demo, fullconv.cli.export.export)
-    if command in (
-        fullconv.cli.train.train,
-        fullconv.cli.demo.demo,
-        fullconv.cli.evaluate.evaluate,
-    ):
+    if name in ("train", "demo", "evaluate"):
         use_huge_pages()
     # The data commands check files themselves: what C libraries say about them is noise.
     reads_data = command.__module__ == fullconv.cli.data.__name__
     with (
         silence_stderr() if quiet else nullcontext(),
         silence_native_stderr() if reads_data else nullcontext(),
-        show_stages(lines=slow),
+        show_stages(lines=name in ("train", "demo", "export")),
     ):
         result = command(*bound.args, **bound.kwargs)
     return result if isinstance(result, int) else 0
@@ -159,16 +144,13 @@ def _missing_package(module: str) -> FullconvError | None:
         )
         return FullconvError(message, shell_command("pip", "install", *_NETWORK_PACKAGES))
     package = required_package(module)
-    if not package:
-        return None
     message = msg("{name} is not installed, which Fullconv needs.", name=package)
-    return FullconvError(message, shell_command("pip", "install", package))
+    return FullconvError(message, shell_command("pip", "install", package)) if package else None
 
 
 def _report_bug() -> int:
-    head = msg(
-        "this is a bug in Fullconv {version}; please report these lines:", version=__version__
-    )
+    version = __version__
+    head = msg("this is a bug in Fullconv {version}; please report these lines:", version=version)
     return _end(f"{format_error(head)}\n{traceback.format_exc().rstrip()}", BUG)
 
 
@@ -203,38 +185,24 @@ def completion(shell: Shell | None = None, /, *, json: Json = False) -> None:
     The script goes to the shell's own folder; a line that reads it is added to ~/.bashrc or
     ~/.zshrc.
 
-    Parameters
-    ----------
-    shell
-        The shell. Default: the one that $SHELL names.
-    json
-        Print one JSON object and nothing else.
+    Args:
+        shell: The shell. Default: the one that $SHELL names.
     """
-    shell = shell or _current_shell()
+    name = shell or Path(os.environ.get("SHELL", "")).name
+    if name not in get_args(Shell):
+        shells = truncated_list(get_args(Shell))
+        message = msg("SHELL is {name!r}; completion supports {shells}.", name=name, shells=shells)
+        raise FullconvError(message, "fullconv completion bash")
+    shell = cast(Shell, name)
     try:
         path = app.install_completion(shell=shell)
     except OSError as error:
+        values = {"shell": shell, "file": error.filename, "reason": error.strerror or str(error)}
         message = msg(
-            "the completion script for {shell} could not be written to {file}: {reason}.",
-            shell=shell,
-            file=error.filename,
-            reason=error.strerror or str(error),
+            "the completion script for {shell} could not be written to {file}: {reason}.", **values
         )
         folder = Path(error.filename or ".").parent
         raise FullconvError(message, shell_command("ls", "-ld", folder)) from error
     text = msg("completion for {shell}: {path}", shell=shell, path=path)
     ahead = msg("exec {shell}   # or open a new terminal", shell=shell)
     print_result({"shell": shell, "script": str(path)}, text, json, ahead=ahead)
-
-
-def _current_shell() -> Shell:
-    name = Path(os.environ.get("SHELL", "")).name
-    for shell in get_args(Shell):
-        if shell == name:
-            return shell
-    message = msg(
-        "SHELL is {name!r}; completion supports {shells}.",
-        name=name,
-        shells=truncated_list(get_args(Shell)),
-    )
-    raise FullconvError(message, "fullconv completion bash")

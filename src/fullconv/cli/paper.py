@@ -36,26 +36,17 @@ def heatmap(
 ) -> None:
     """Show where in an image a classifier sees its classes, without any training.
 
-    Parameters
-    ----------
-    classifier
-        A timm name, torchvision:NAME, or a backbone config file (.toml) with your own weights.
-    image
-        The image.
-    classes
-        Class to draw, by name ("tabby") or id; repeat it for more classes. Default: the class with
-        the highest probability anywhere.
-    scales
-        Comma-separated image sizes. 1 is the image itself, reduced if its shorter side is more than
-        twice the classifier's input size.
-    out
-        PNG file to write.
-    top
-        Number of classes to list.
-    pretrained
-        Load published weights, once from the network. A config file names its own.
-    json
-        Print one JSON object and nothing else.
+    Args:
+        classifier: A timm name, torchvision:NAME, or a backbone config file (.toml) with your own
+            weights.
+        image: The image.
+        classes: Class to draw, by name ("tabby") or id; repeat it for more classes. Default: the
+            class with the highest probability anywhere.
+        scales: Comma-separated image sizes. 1 is the image itself, reduced if its shorter side is
+            more than twice the classifier's input size.
+        out: PNG file to write.
+        top: Number of classes to list.
+        pretrained: Load published weights, once from the network. A config file names its own.
     """
     # What can be checked before torch is imported.
     from fullconv.inference.options import parse_scales
@@ -92,11 +83,8 @@ def heatmap(
         out.parent.mkdir(parents=True, exist_ok=True)
         draw_heatmap(heat, drawn).save(out)
     except OSError as error:
-        message = msg(
-            "the heat map could not be written to {path}: {reason}.",
-            path=out,
-            reason=error.strerror or str(error),
-        )
+        values = {"path": out, "reason": error.strerror or str(error)}
+        message = msg("the heat map could not be written to {path}: {reason}.", **values)
         raise FullconvError(message, "--out another_folder/heatmap.png") from error
 
     for caveat in dense.caveats():
@@ -111,12 +99,11 @@ def _heatmap_facts(
     dense: DenseClassifier, heat: Heatmap, drawn: list[int], top: int
 ) -> tuple[dict[str, Any], Message]:
     """Return the heat map's peaks, JSON-able and as a table."""
-    peaks = heat.top(top)
+    peaks, (height, width) = heat.top(top), heat.size
+    measured = {"height": height, "width": width, "difference": dense.difference}
     facts = {
         "classifier": dense.name,
-        "height": heat.size[0],
-        "width": heat.size[1],
-        "difference": dense.difference,
+        **measured,
         "grid": dense.grid.to_dict(),
         "caveats": dense.caveats(),
         "scales": [
@@ -125,33 +112,22 @@ def _heatmap_facts(
         ],
         "top": [peak.to_dict() for peak in peaks],
         "classes": [
-            {
-                **heat.best(class_id).to_dict(),
-                "scales": [peak.to_dict() for peak in heat.peaks(class_id)],
-            }
-            for class_id in drawn
+            {**heat.best(k).to_dict(), "scales": [peak.to_dict() for peak in heat.peaks(k)]}
+            for k in drawn
         ],
     }
     listed = {peak.class_id for peak in peaks}
-    rows = [*peaks, *(heat.best(class_id) for class_id in drawn if class_id not in listed)]
+    rows = [*peaks, *(heat.best(k) for k in drawn if k not in listed)]
     head = msg(
         "{classifier}, {height} x {width} pixels; the dense form differs from the classifier by "
         "{difference:.0e} of the largest logit",
         classifier=dense.name,
-        height=heat.size[0],
-        width=heat.size[1],
-        difference=dense.difference,
+        **measured,
     )
-    titles = msg(
-        "{probability:>11}{x:>7}{y:>7}{scale:>7}  {name}",
-        probability=msg("probability"),
-        x="x",
-        y="y",
-        scale=msg("scale"),
-        name=msg("class"),
-    )
+    titles = {"probability": msg("probability"), "scale": msg("scale"), "name": msg("class")}
+    title = msg("{probability:>11}{x:>7}{y:>7}{scale:>7}  {name}", x="x", y="y", **titles)
     lines = [f"{p.probability:>11.1%}{p.column:>7}{p.row:>7}{p.scale:>7g}  {p.name}" for p in rows]
-    return facts, join([head, titles, *lines])
+    return facts, join([head, title, *lines])
 
 
 @app.command(group=ANALYSIS, sort_key=24)
@@ -167,20 +143,12 @@ def probe(
 ) -> None:
     """Measure how much a model relies on objects, on their context or on their shape.
 
-    Parameters
-    ----------
-    model
-        Run or model folder, hf://user/name, torchvision:fcn_resnet50, .caffemodel or .pth.
-    data
-        Dataset folder, or the name of a published dataset.
-    split
-        Split of the dataset.
-    foreground
-        Comma-separated classes that are objects. Default: all but the background.
-    ignore_rules
-        Comma-separated rules of `fullconv check`; what they found is left out.
-    json
-        Print one JSON object and nothing else.
+    Args:
+        model: Run or model folder, hf://user/name, torchvision:fcn_resnet50, .caffemodel or .pth.
+        data: Dataset folder, or the name of a published dataset.
+        split: Split of the dataset.
+        foreground: Comma-separated classes that are objects. Default: all but the background.
+        ignore_rules: Comma-separated rules of `fullconv check`; what they found is left out.
     """
     check_model("probe", model, data)
     check_dataset("probe", data)
@@ -188,14 +156,10 @@ def probe(
     from fullconv.evaluation.masking_probe import probe as probe_model
     from fullconv.evaluation.masking_probe import probe_table
 
+    options: dict[str, Any] = {"split": split, "ignore_rules": ignore_rules}
     with progress_bar(msg("evaluated")) as progress:
         result = probe_model(
-            model,
-            data,
-            split=split,
-            foreground=split_list(foreground),
-            ignore_rules=ignore_rules,
-            progress=progress,
+            model, data, foreground=split_list(foreground), progress=progress, **options
         )
     head = nmsg(
         "{model} on {data}, split {split}, {count} image",

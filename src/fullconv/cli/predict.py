@@ -74,27 +74,19 @@ def predict(
 ) -> None:
     """Segment images and videos.
 
-    Parameters
-    ----------
-    model
-        Run or model folder, exported file, hf://user/name, torchvision:fcn_resnet50, .caffemodel
-        or .pth.
-    images
-        Images or videos: files, folders, or patterns such as "photos/**/*.jpg"; @list.txt reads a
-        path per line from a file, - from standard input. Results of earlier runs are left out.
-    out
-        Output folder. Images that already have results there are skipped.
-    save
-        Comma-separated outputs: mask (palette PNG), color, overlay, json, confidence (grayscale),
-        probability (NumPy), polygons (GeoJSON), coco. The first four also for videos.
-    extra_inputs
-        Comma-separated folders of extra input channels, if the model has any.
-    allow_huge
-        Read files of any size, even if a damaged header may exaggerate it.
-    overwrite
-        Redo images that already have results.
-    json
-        Print one JSON object and nothing else.
+    Args:
+        model: Run or model folder, exported file, hf://user/name, torchvision:fcn_resnet50,
+            .caffemodel or .pth.
+        images: Images or videos: files, folders, or patterns such as "photos/**/*.jpg"; @list.txt
+            reads a path per line from a file, - from standard input. Results of earlier runs are
+            left out.
+        out: Output folder. Images that already have results there are skipped.
+        save: Comma-separated outputs: mask (palette PNG), color, overlay, json, confidence
+            (grayscale), probability (NumPy), polygons (GeoJSON), coco. The first four also for
+            videos.
+        extra_inputs: Comma-separated folders of extra input channels, if the model has any.
+        allow_huge: Read files of any size, even if a damaged header may exaggerate it.
+        overwrite: Redo images that already have results.
     """
     runtime, choices = runtime or RuntimeOptions(), choices or PredictionChoices()
     if not images:
@@ -105,6 +97,7 @@ def predict(
     # Everything below may import torch, or is typed for many images.
     stage(msg("listing the images"))
     from fullconv.data.io.limits import allow_large_images
+    from fullconv.data.io.video import is_video
     from fullconv.inference.batch import InputImage, predict_many
     from fullconv.inference.manifest import Manifest, job_hash
     from fullconv.inference.sharding import current_shard, wait_for_all
@@ -116,14 +109,14 @@ def predict(
     every_image = _find_images(model, images, shard)
     refuse_overwriting_inputs(every_image, out, outputs)
     own_images = shard.part(every_image)
-    noun = _noun([path for path, _ in own_images])
+    paths = [path for path, _ in own_images]
+    videos = sum(map(is_video, paths))
+    noun = "image" if not videos else "video" if videos == len(paths) else "file"
 
     stage(msg("loading the model"))
     folder = resolve_hub_name(model)
     predictor = _load(folder, every_image, shard, runtime, options)
-    extra_files = predictor.extra_input_files(
-        [path for path, _ in own_images], split_list(extra_inputs)
-    )
+    extra_files = predictor.extra_input_files(paths, split_list(extra_inputs))
     todo = [InputImage(*image, files) for image, files in zip(own_images, extra_files, strict=True)]
     job_options = {**asdict(runtime), **asdict(choices), "extra_inputs": extra_inputs}
     del job_options["device"]  # a job may continue on another device
@@ -138,11 +131,8 @@ def predict(
         )
 
     _print_notes(done, manifest, predictor, overwrite, noun)
-    facts: dict[str, Any] = {
-        "images": done.results,
-        "failed": [error.message for error in done.failed],
-        "skipped": done.skipped,
-    }
+    failed = [error.message for error in done.failed]
+    facts = {"images": done.results, "failed": failed, "skipped": done.skipped}
     if shard.count > 1:
         facts["process"] = {"rank": shard.rank, "of": shard.count}
     ahead = ""  # failures have hints of their own, and of several processes none is the last
@@ -157,17 +147,14 @@ def predict(
 
 
 def _parse_outputs(save: str) -> list[str]:
-    """Return the outputs in "mask,overlay"."""
     from fullconv.inference.result_files import OUTPUTS
 
     outputs = split_list(save)
-    if unknown := [output for output in outputs if output not in OUTPUTS] or [save] * (not outputs):
-        message = msg(
-            "there is no output {output!r}; --save accepts {outputs}.",
-            output=unknown[0],
-            outputs=truncated_list(list(OUTPUTS)),
-        )
-        raise FullconvError(message, "--save mask,overlay")
+    for output in outputs or [save]:
+        if output not in OUTPUTS:
+            values = {"output": output, "outputs": truncated_list(list(OUTPUTS))}
+            message = msg("there is no output {output!r}; --save accepts {outputs}.", **values)
+            raise FullconvError(message, "--save mask,overlay")
     return outputs
 
 
@@ -199,40 +186,30 @@ def _find_images(model: Path, paths: tuple[Path, ...], shard: Shard) -> list[tup
     """Return the images that are named, with the names of their results."""
     from fullconv.inference.input_files import STANDARD_INPUT, find_inputs
 
+    count = shard.count
     if shard.maybe_alone:
-        say(
-            msg(
-                "note: SLURM_NTASKS is {count}: this is process 1 of {count} and does its share; "
-                "start all of them with srun",
-                count=shard.count,
-            )
+        note = msg(
+            "note: SLURM_NTASKS is {count}: this is process 1 of {count} and does its share; "
+            "start all of them with srun",
+            count=count,
         )
-    if shard.count > 1 and Path(STANDARD_INPUT) in paths:
+        say(note)
+    if count > 1 and Path(STANDARD_INPUT) in paths:
         message = msg(
-            "standard input can be read by one process only, not by {count} processes.",
-            count=shard.count,
+            "standard input can be read by one process only, not by {count} processes.", count=count
         )
         raise FullconvError(message, shell_command("fullconv", "predict", model, "@list.txt"))
     earlier: list[Path] = []
     images = find_inputs(paths, earlier)
     if earlier:
-        say(
-            nmsg(
-                "note: left out {count} result of earlier runs: {example}",
-                "note: left out {count} results of earlier runs, such as {example}",
-                len(earlier),
-                example=earlier[0],
-            )
+        note = nmsg(
+            "note: left out {count} result of earlier runs: {example}",
+            "note: left out {count} results of earlier runs, such as {example}",
+            len(earlier),
+            example=earlier[0],
         )
+        say(note)
     return images
-
-
-def _noun(paths: list[Path]) -> str:
-    """Return "image", "video" or, if there are both, "file"."""
-    from fullconv.data.io.video import is_video
-
-    videos = sum(map(is_video, paths))
-    return "image" if not videos else "video" if videos == len(paths) else "file"
 
 
 def _counted(count: int, noun: str) -> Message:
@@ -250,24 +227,23 @@ def _print_notes(
         files = _counted(done.skipped, noun)
         say(msg("note: skipped {files} with results (--overwrite redoes them)", files=files))
     if manifest.others and not overwrite:
-        say(
-            msg(
-                "note: redid {files} whose results in {folder} are of another model or of other "
-                "options",
-                files=_counted(manifest.others, noun),
-                folder=manifest.out,
-            )
+        values = {"files": _counted(manifest.others, noun), "folder": manifest.out}
+        note = msg(
+            "note: redid {files} whose results in {folder} are of another model or of other "
+            "options",
+            **values,
         )
+        say(note)
     for result in done.results:
         if result.get("damaged"):
             say(msg("note: {problem}", problem=result["damaged"]))
     if predictor.inexact_operations:
-        say(
-            msg(
-                "note: large images were cut into tiles with blended seams, because of {reasons}",
-                reasons=join(predictor.inexact_operations, ", "),
-            )
+        reasons = join(predictor.inexact_operations, ", ")
+        note = msg(
+            "note: large images were cut into tiles with blended seams, because of {reasons}",
+            reasons=reasons,
         )
+        say(note)
 
 
 def _results_text(done: BatchResult, count: int, noun: str, shard: Shard, out: Path) -> Message:
@@ -281,10 +257,8 @@ def _results_text(done: BatchResult, count: int, noun: str, shard: Shard, out: P
         lines.append(msg("... and {count} more", count=len(done.results) - LISTED_RESULTS))
     values = {"done": len(done.results), "files": _counted(count, noun), "folder": out}
     if shard.count > 1:
-        process = {"rank": shard.rank + 1, "processes": shard.count}
-        lines.append(
-            msg("process {rank} of {processes}: {done} of {files} -> {folder}", **process, **values)
-        )
+        values |= {"rank": shard.rank + 1, "processes": shard.count}
+        lines.append(msg("process {rank} of {processes}: {done} of {files} -> {folder}", **values))
     else:
         lines.append(msg("{done} of {files} -> {folder}", **values))
     return join(lines)
@@ -294,14 +268,9 @@ def _failure(failed: list[FullconvError], count: int, noun: str) -> FullconvErro
     """Return one error for all images that failed, with the most useful of their hints."""
     from fullconv.data.io.limits import TooLargeError
 
-    lines: list[str] = [
-        msg(
-            "{failed} of {files} could not be segmented:",
-            failed=len(failed),
-            files=_counted(count, noun),
-        ),
-        *(error.message for error in failed[:LISTED_ERRORS]),
-    ]
+    values = {"failed": len(failed), "files": _counted(count, noun)}
+    lines: list[str] = [msg("{failed} of {files} could not be segmented:", **values)]
+    lines += [error.message for error in failed[:LISTED_ERRORS]]
     if len(failed) > LISTED_ERRORS:
         rest = len(failed) - LISTED_ERRORS
         lines.append(msg("and {count} more; --json lists them all", count=rest))

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from fullconv.cli.app import Json, RuntimeOptions, app, model_name, print_result
+from fullconv.cli.app import Flag, RuntimeOptions, app, model_name, print_result
 from fullconv.cli.usage import check_model
 from fullconv.core.errors import FullconvError
 from fullconv.core.hardware import use_huge_pages
@@ -38,30 +38,20 @@ def serve(
     max_seconds: float = 60.0,
     queue: int = 32,
     runtime: Annotated[RuntimeOptions | None, Parameter(name="*")] = None,
-    json: Json = False,
+    json: Flag = False,
 ) -> None:
     """Serve a model over HTTP, with a web page to try it.
 
-    Parameters
-    ----------
-    model
-        Run or model folder, exported file, hf://user/name, or a published model.
-    host
-        Address to listen on; 0.0.0.0 accepts other machines.
-    port
-        Port; 0 picks a free one.
-    key
-        Require this API key.
-    max_bytes
-        Maximum size of an upload.
-    max_pixels
-        Maximum size of an image.
-    max_seconds
-        Maximum time of a request, from its first byte.
-    queue
-        Maximum queued requests; more get HTTP 503 with Retry-After.
-    json
-        Print one JSON object when the server is ready, and nothing else.
+    Args:
+        model: Run or model folder, exported file, hf://user/name, or a published model.
+        host: Address to listen on; 0.0.0.0 accepts other machines.
+        port: Port; 0 picks a free one.
+        key: Require this API key.
+        max_bytes: Maximum size of an upload.
+        max_pixels: Maximum size of an image.
+        max_seconds: Maximum time of a request, from its first byte.
+        queue: Maximum queued requests; more get HTTP 503 with Retry-After.
+        json: Print one JSON object when the server is ready, and nothing else.
     """
     _check_options(max_bytes, max_pixels, max_seconds, queue, key)
     check_model("serve", model)
@@ -81,26 +71,24 @@ def serve(
         from fullconv.deploy.serve.uploads import Limits
 
         limits = Limits(max_bytes, max_pixels, max_seconds, queue)
-        name, address = model_name(model), _address(listener)
+        ip, port = listener.getsockname()[:2]
+        address = f"http://{f'[{ip}]' if ':' in ip else ip}:{port}"
+        name = model_name(model)
         with allow_large_images():  # `max_pixels` is the limit
             loaded = _load(model, runtime or RuntimeOptions())
-            if not key and not _is_loopback(listener):
-                say(
-                    msg(
-                        "note: anyone who reaches {address} can use it, because there is no key: "
-                        "--key WORD, or FULLCONV_KEY",
-                        address=address,
-                    )
+            if not key and not ipaddress.ip_address(ip.partition("%")[0]).is_loopback:
+                note = msg(
+                    "note: anyone who reaches {address} can use it, because there is no key: "
+                    "--key WORD, or FULLCONV_KEY",
+                    address=address,
                 )
+                say(note)
             request = ["-H", "Content-Type: image/jpeg", "--data-binary", "@photo.jpg"]
             request += ["-H", "Authorization: Bearer KEY"] * bool(key)
-            ready = partial(
-                print_result,
-                {"address": address, "model": name},
-                msg("Serving {name} at {address} (Ctrl-C to stop)", name=name, address=address),
-                json,
-                ahead=f"{shell_command('curl', *request, f'{address}/predict')} > mask.png",
-            )
+            ahead = f"{shell_command('curl', *request, f'{address}/predict')} > mask.png"
+            text = msg("Serving {name} at {address} (Ctrl-C to stop)", name=name, address=address)
+            facts = {"address": address, "model": name}
+            ready = partial(print_result, facts, text, json, ahead=ahead)
             application = create_app(loaded, name, limits, key)
             GracefulServer(application, max_seconds, ready).run(sockets=[listener])
     say(msg("Stopped. All accepted requests were completed."))
@@ -109,12 +97,11 @@ def serve(
 def _check_options(
     max_bytes: int, max_pixels: int, max_seconds: float, queue: int, key: str
 ) -> None:
-    counts = {
-        "--max-bytes": (max_bytes, 32 << 20),
-        "--max-pixels": (max_pixels, 50_000_000),
-        "--queue": (queue, 32),
-    }
-    for option, (count, usual) in counts.items():
+    for option, count, usual in (
+        ("--max-bytes", max_bytes, 32 << 20),
+        ("--max-pixels", max_pixels, 50_000_000),
+        ("--queue", queue, 32),
+    ):
         if count < 1:
             message = msg("{option} is {count}; it must be 1 or more.", option=option, count=count)
             raise FullconvError(message, f"{option} {usual}")
@@ -143,11 +130,6 @@ def _load(model: Path, runtime: RuntimeOptions) -> Any:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens.
-
-    Raises:
-        FullconvError: no such address, or the port cannot be used.
-    """
     if not 0 <= port < 1 << 16:
         message = msg("--port is {port}; it must be from 0 to 65535.", port=port)
         raise FullconvError(message, "--port 8000")
@@ -165,29 +147,14 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.listen(_BACKLOG)
     except OSError as error:
         listener.close()
-        raise _refused(host, port, error) from error
+        values = {"host": host, "port": port, "reason": error.strerror or str(error)}
+        hint = shell_command("fullconv", "serve", "MODEL", "--host", "0.0.0.0")
+        message = msg("{host} is not an address of this machine: {reason}.", **values)
+        if error.errno == errno.EADDRINUSE:
+            hint = msg("--port 0   # a free one")
+            message = msg("port {port} of {host} is in use by another program.", **values)
+        elif error.errno == errno.EACCES:
+            hint = "--port 8000"
+            message = msg("this user may not use port {port}; use one from 1024 on.", **values)
+        raise FullconvError(message, hint) from error
     return listener
-
-
-def _refused(host: str, port: int, error: OSError) -> FullconvError:
-    if error.errno == errno.EADDRINUSE:
-        message = msg("port {port} of {host} is in use by another program.", port=port, host=host)
-        return FullconvError(message, msg("--port 0   # a free one"))
-    if error.errno == errno.EACCES:
-        message = msg("this user may not use port {port}; use one from 1024 on.", port=port)
-        return FullconvError(message, "--port 8000")
-    message = msg(
-        "{host} is not an address of this machine: {reason}.",
-        host=host,
-        reason=error.strerror or str(error),
-    )
-    return FullconvError(message, shell_command("fullconv", "serve", "MODEL", "--host", "0.0.0.0"))
-
-
-def _address(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
-
-
-def _is_loopback(listener: socket.socket) -> bool:
-    return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback

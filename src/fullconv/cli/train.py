@@ -33,19 +33,12 @@ def train(
 ) -> None:
     """Train a segmentation model on a dataset, after checking the dataset.
 
-    Parameters
-    ----------
-    data
-        Dataset folder, or the name of a published dataset: voc2012, camvid ...
-    config
-        Start from the options of an earlier run (its config.toml); options that you type override
-        them.
-    resume
-        Continue an interrupted run.
-    out
-        Run folder. Default: runs/<date>_<name>.
-    json
-        Print one JSON object and nothing else.
+    Args:
+        data: Dataset folder, or the name of a published dataset: voc2012, camvid ...
+        config: Start from the options of an earlier run (its config.toml); options that you type
+            override them.
+        resume: Continue an interrupted run.
+        out: Run folder. Default: runs/<date>_<name>.
     """
     options: dict[str, Any] = {name: getattr(settings, name) for name in typed}
     if config is not None:
@@ -54,7 +47,14 @@ def train(
         data = data or (Path(root) if root else None)
         options = {**table.get("train", {}), **options}
         Settings.from_dict(options)
-    _check_arguments(data, resume, out)
+    if resume is None:
+        if data is None:
+            raise missing_argument("train", "DATA")
+        check_dataset("train", data)
+        if out is not None:
+            from fullconv.models.run import require_no_run  # imports NumPy
+
+            require_no_run(out)
 
     stage(msg("loading PyTorch"))
     from fullconv.core.metric_names import headline, never_predicted
@@ -70,35 +70,20 @@ def train(
         return  # another process of the same run prints
 
     lines: list[str] = [stages_table(run.stages)] if run.stages else []
-    lines.append(
-        msg("{headline}, epoch {epoch}", headline=headline(run.metrics), epoch=run.metrics["epoch"])
-    )
+    epoch = run.metrics["epoch"]
+    lines.append(msg("{headline}, epoch {epoch}", headline=headline(run.metrics), epoch=epoch))
     if never := never_predicted(run.metrics):
         lines.append(msg("never predicted: {names}", names=truncated_list(never)))
     page = run.folder / REPORT
     lines += [msg("model: {path}", path=run.model), msg("report: {path}", path=page)]
-    ahead = shell_command("fullconv", "predict", run.folder, "IMAGES")
+    following: list[Any] = ["predict", run.folder, "IMAGES"]
     if "test" in run.splits:
-        ahead = shell_command(
-            "fullconv", "evaluate", run.folder, data or run.data, "--split", "test"
-        )
+        following = ["evaluate", run.folder, data or run.data, "--split", "test"]
     facts: dict[str, Any] = {"run": str(run.folder), "model": str(run.model), "report": str(page)}
     if run.stages:
         facts["stages"] = [asdict(trained) for trained in run.stages]
+    ahead = shell_command("fullconv", *following)
     print_result({**facts, **run.metrics}, join(lines), json, ahead=ahead)
-
-
-def _check_arguments(data: Path | None, resume: Path | None, out: Path | None) -> None:
-    """Refuse what cannot be, before the seconds that importing torch takes."""
-    if resume is not None:
-        return
-    if data is None:
-        raise missing_argument("train", "DATA")
-    check_dataset("train", data)
-    if out is not None:
-        from fullconv.models.run import require_no_run  # imports NumPy
-
-        require_no_run(out)
 
 
 def typed_options(words: Sequence[str]) -> frozenset[str]:

@@ -49,6 +49,7 @@ def usage_error(error: CycloptsError, argv: Sequence[str]) -> UsageError:
         return _unknown_command(argv)
     command = argv[0] if argv else ""
     help_line = shell_command("fullconv", *argv[:1], "--help")
+    argument, token = error.argument, getattr(error, "token", None)
 
     if isinstance(error, UnknownOptionError):
         typed = (error.token.keyword or error.token.value).partition("=")[0]
@@ -56,35 +57,27 @@ def usage_error(error: CycloptsError, argv: Sequence[str]) -> UsageError:
     if isinstance(error, UnusedCliTokensError):
         unused = (error.unused_tokens or [""])[0]
         return _with_usage(command, msg("unexpected argument {word!r}.", word=unused))
-    if isinstance(error, MissingArgumentError) and error.argument is not None:
-        if _is_positional(error):
-            return missing_argument(command, error.argument.name.removeprefix("--").upper())
-        option = error.keyword or error.argument.name
-        count = error.argument.token_count()[0]
+    if isinstance(error, MissingArgumentError) and argument is not None:
+        if argument.field_info.is_positional and not (error.keyword or argument.tokens):
+            return missing_argument(command, argument.name.removeprefix("--").upper())
+        option, count = error.keyword or argument.name, argument.token_count()[0]
+        message = msg("{option} needs a value.", option=option)
         if count > 1:
             message = msg("{option} needs {count} values.", option=option, count=count)
-        else:
-            message = msg("{option} needs a value.", option=option)
         return UsageError(message, help_line)
     if isinstance(error, RepeatArgumentError):
         message = msg("{option} is given more than once.", option=error.token.keyword)
         return UsageError(message, help_line)
-    if isinstance(error, CoercionError) and error.argument is not None and error.token is not None:
-        option = error.token.keyword or error.argument.name.removeprefix("--").upper()
+    if isinstance(error, CoercionError) and argument is not None and token is not None:
+        option = token.keyword or argument.name.removeprefix("--").upper()
+        expected: Message = _KINDS.get(error.target_type or str, msg("another value"))
+        line = help_line
         if choices := [choice for choice in get_args(error.target_type) if choice]:
             expected = msg("one of {choices}", choices=truncated_list(choices))
-            close = nearest(error.token.value, map(str, choices), _CUTOFF)
+            close = nearest(token.value, map(str, choices), _CUTOFF)
             line = shell_command(option, close or choices[0])
-        else:
-            expected = _KINDS.get(error.target_type or str, msg("another value"))
-            line = help_line
-        message = msg(
-            "{option} is {value!r}; it must be {expected}.",
-            option=option,
-            value=error.token.value,
-            expected=expected,
-        )
-        return UsageError(message, line)
+        values = {"option": option, "value": token.value, "expected": expected}
+        return UsageError(msg("{option} is {value!r}; it must be {expected}.", **values), line)
     error.verbose = False
     text = str(error).strip()
     return UsageError(text[:1].lower() + text[1:], help_line)
@@ -100,76 +93,48 @@ def _with_usage(command: str, message: Message) -> UsageError:
     return UsageError(join([message, usage]))
 
 
-def _is_positional(error: MissingArgumentError) -> bool:
-    argument = error.argument
-    return bool(
-        argument is not None
-        and not error.keyword
-        and not argument.tokens
-        and argument.field_info.is_positional
-    )
-
-
 def _unknown_command(argv: list[str]) -> UsageError:
     typed = next((word for word in argv if not word.startswith("-")), argv[0] if argv else "")
     rest = argv[argv.index(typed) + 1 :] if typed in argv else []
     ours = COMMANDS.get(typed.lower(), "")
-    if ours == "--help" and rest and rest[0] in app:
-        return UsageError(
-            msg("there is no command 'help'."), shell_command("fullconv", rest[0], "--help")
-        )
-    if ours.startswith("-"):
-        message = msg("there is no command {typed!r}.", typed=typed)
-        return UsageError(message, shell_command("fullconv", ours))
+    message = msg("there is no command {typed!r}.", typed=typed)
+    if ours.startswith("-"):  # `fullconv help train`, `fullconv version`
+        topic = rest[:1] if ours == "--help" and rest and rest[0] in app else []
+        return UsageError(message, shell_command("fullconv", *topic, ours))
     if ours:
         message = msg("there is no command {typed!r}; it is {ours!r} here.", typed=typed, ours=ours)
         return UsageError(message, shell_command("fullconv", ours, *_our_options(ours, rest)))
-    commands = [name for name in app if not name.startswith("-")]
-    if close := nearest(typed, commands, _CUTOFF):
-        message = msg(
-            "there is no command {typed!r}; did you mean {name!r}?", typed=typed, name=close
-        )
+    if close := nearest(typed, [name for name in app if not name.startswith("-")], _CUTOFF):
+        values = {"typed": typed, "name": close}
+        message = msg("there is no command {typed!r}; did you mean {name!r}?", **values)
         return UsageError(message, shell_command("fullconv", close, *rest))
-    return UsageError(msg("there is no command {typed!r}.", typed=typed), "fullconv --help")
+    return UsageError(message, "fullconv --help")
 
 
 def _unknown_option(command: str, typed: str, argv: list[str]) -> UsageError:
-    word = typed.lstrip("-").lower().replace("_", "-")
-    message = msg("{command} has no option {typed}.", command=command, typed=typed)
+    word, values = _plain_name(typed), {"command": command, "typed": typed}
     line = shell_command("fullconv", command, *_our_options(command, argv[1:]))
     if ours := _ours(command, word):
-        name = ours.split()[0]
-        if name.startswith("--"):
-            message = msg(
-                "{command} has no option {typed}; use {name}.",
-                command=command,
-                typed=typed,
-                name=name,
-            )
+        values["name"] = ours.split()[0]
+        if ours.startswith("--"):
+            message = msg("{command} has no option {typed}; use {name}.", **values)
         else:
             message = msg(
-                "{command} has no option {typed}; {name} is typed without an option.",
-                command=command,
-                typed=typed,
-                name=name,
+                "{command} has no option {typed}; {name} is typed without an option.", **values
             )
         return UsageError(message, line)
     if word in NEEDLESS:
-        message = msg(
-            "{command} has no option {typed}: {reason}.",
-            command=command,
-            typed=typed,
-            reason=NEEDLESS[word],
-        )
+        reason = NEEDLESS[word]
+        message = msg("{command} has no option {typed}: {reason}.", reason=reason, **values)
         return UsageError(message, line)
+    message = msg("{command} has no option {typed}.", **values)
     if close := nearest(f"--{word}", _option_names(command), _CUTOFF):
-        message = msg(
-            "{command} has no option {typed}; did you mean {name}?",
-            command=command,
-            typed=typed,
-            name=close,
-        )
+        message = msg("{command} has no option {typed}; did you mean {name}?", name=close, **values)
     return UsageError(message, shell_command("fullconv", command, "--help"))
+
+
+def _plain_name(typed: str) -> str:
+    return typed.lstrip("-").lower().replace("_", "-")
 
 
 def _option_names(command: str) -> list[str]:
@@ -183,20 +148,13 @@ def _arguments(command: str) -> list[str]:
 
 def _ours(command: str, word: str) -> str:
     """Return our form of another or an earlier name, like those in `OPTIONS`; "" without one."""
-    names, arguments = _option_names(command), _arguments(command)
-    for form in (*_current_form(word), *OPTIONS.get(word, ())):
-        if form.split()[0] in (*names, *arguments, "--quiet", "--lang"):
-            return form
-    return ""
-
-
-def _current_form(word: str) -> tuple[str, ...]:
-    """Return the form of the training option that had this name earlier, if there is one."""
-    name = RENAMED.get(word.replace("-", "_"))
-    if name is None:
-        return ()
-    flag = f"--{name.replace('_', '-')}"
-    return (flag if isinstance(getattr(Settings, name), bool) else f"{flag} {{value}}",)
+    forms = OPTIONS.get(word, ())
+    if renamed := RENAMED.get(word.replace("-", "_")):
+        flag = f"--{renamed.replace('_', '-')}"
+        form = flag if isinstance(getattr(Settings, renamed), bool) else f"{flag} {{value}}"
+        forms = (form, *forms)
+    known = {*_option_names(command), *_arguments(command), "--quiet", "--lang"}
+    return next((form for form in forms if form.split()[0] in known), "")
 
 
 def _our_options(command: str, words: Sequence[str]) -> list[str]:
@@ -209,7 +167,7 @@ def _our_options(command: str, words: Sequence[str]) -> list[str]:
     while rest:
         word = rest.pop(0)
         typed, equals, value = word.partition("=")
-        name = typed.lstrip("-").lower().replace("_", "-")
+        name = _plain_name(typed)
         if not word.startswith("--") or f"--{name}" in names:
             plain.append(word)
             continue
@@ -240,11 +198,11 @@ def key_value_error(argv: Sequence[str]) -> UsageError | None:
     pairs = [word for word in argv if _KEY_VALUE.fullmatch(word) and not Path(word).exists()]
     if not pairs or any(word.startswith("-") for word in argv):
         return None
-    words = [word for word in argv if word not in pairs]
-    ours = [COMMANDS.get(word, word) for word in words if word not in ("segment", "semantic")]
-    command = next((word for word in ours if word in app and not word.startswith("-")), "")
-    if not command:
-        command = "predict" if any(pair.startswith("source=") for pair in pairs) else "train"
+    ours = [
+        COMMANDS.get(word, word) for word in argv if word not in (*pairs, "segment", "semantic")
+    ]
+    usual = "predict" if any(pair.startswith("source=") for pair in pairs) else "train"
+    command = next((word for word in ours if word in app and not word.startswith("-")), usual)
     if not any(_is_known(command, pair.partition("=")[0]) for pair in pairs):
         return None
     options = [word for word in ours if word != command]
@@ -261,7 +219,7 @@ def key_value_error(argv: Sequence[str]) -> UsageError | None:
 
 def _is_known(command: str, name: str) -> bool:
     """Return whether a name is an option of a command, or has a meaning in another tool."""
-    word = name.lower().replace("_", "-")
+    word = _plain_name(name)
     known = word in OPTIONS or word in NEEDLESS or word.replace("-", "_") in RENAMED
     return known or f"--{word}" in _option_names(command)
 
@@ -276,30 +234,22 @@ def looks_like_model(path: str | Path) -> bool:
 
 
 def check_model(command: str, model: Path, *others: Path) -> None:
-    """Refuse a model that does not exist, or whose place another argument has taken.
-
-    Raises:
-        FullconvError: with the arguments swapped, or with the runs that there are.
-    """
+    """Refuse a model that does not exist, or whose place another argument has taken."""
     if looks_like_model(model):
         return
     last = others[-1] if others else model
     if model.exists() and looks_like_model(last):
-        swapped = shell_command("fullconv", command, last, model, *others[:-1])
         message = msg(
             "{model} is no model, but {last} is one: the model comes first.", model=model, last=last
         )
+        swapped = shell_command("fullconv", command, last, model, *others[:-1])
         raise UsageError(message, swapped)
-    name = str(model)
-    published = ":" in name or name.startswith("hf:") or name.endswith(_MODEL_FILES)
-    if model.exists() or published:
+    if model.exists() or ":" in str(model) or str(model).endswith(_MODEL_FILES):
         return
-    runs = sorted(path for path in Path("runs").glob("*") if looks_like_model(path))
-    if runs:
+    if runs := sorted(path for path in Path("runs").glob("*") if looks_like_model(path)):
+        newest = truncated_list([str(path) for path in reversed(runs)], 5)
         message = msg(
-            "there is no model at {model}; there are the runs {runs}.",
-            model=model,
-            runs=truncated_list([str(path) for path in reversed(runs)], 5),
+            "there is no model at {model}; there are the runs {runs}.", model=model, runs=newest
         )
         raise FullconvError(message, shell_command("fullconv", command, runs[-1], *others))
     message = msg("there is no model at {model}.", model=model)
@@ -307,17 +257,12 @@ def check_model(command: str, model: Path, *others: Path) -> None:
 
 
 def check_dataset(command: str, data: Path) -> None:
-    """Refuse a model in the place of a dataset, and a folder that does not exist.
-
-    Raises:
-        FullconvError: before anything slow is imported.
-    """
+    """Refuse a model in the place of a dataset, and a folder that does not exist."""
     if looks_like_model(data):
-        message = msg("{data} is a model, not a dataset.", data=data)
-        line = shell_command("fullconv", command, "DATA", "--init-from", data)
-        raise UsageError(
-            message, line if command == "train" else shell_command("fullconv", "inspect", data)
-        )
+        line = shell_command("fullconv", "inspect", data)
+        if command == "train":
+            line = shell_command("fullconv", "train", "DATA", "--init-from", data)
+        raise UsageError(msg("{data} is a model, not a dataset.", data=data), line)
     from fullconv.data.download.download import data_root
     from fullconv.data.download.registry import ELSEWHERE, SOURCES
 

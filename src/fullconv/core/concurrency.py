@@ -20,8 +20,7 @@ _LOWEST_PRIORITY = 19
 def lower_thread_priority() -> None:
     """Lower this thread's priority, so that I/O does not delay the network (Linux only).
 
-    The network's threads wait for the slowest of them at every operation: a thread that takes a
-    core from one of them delays all.
+    The network's threads wait at every operation for the slowest of them.
     """
     if sys.platform == "linux":  # elsewhere threads have no priority of their own
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
@@ -29,11 +28,7 @@ def lower_thread_priority() -> None:
 
 @contextmanager
 def short_switch_interval() -> Iterator[None]:
-    """Make Python switch threads after 0.5 ms instead of 5 ms.
-
-    The network needs the interpreter at every operation, and otherwise waits up to 5 ms for a
-    thread that reads or writes.
-    """
+    """Make Python switch threads after 0.5 ms instead of 5 ms, which every operation would wait."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(min(before, SWITCH_INTERVAL))
     try:
@@ -45,10 +40,7 @@ def short_switch_interval() -> Iterator[None]:
 def prefetch(
     read: Callable[[_ITEM], _RESULT], items: Iterable[_ITEM]
 ) -> Iterator[tuple[_ITEM, _RESULT]]:
-    """Yield each item with the result of `read`, in order.
-
-    A thread reads the next item while the caller works on the current one.
-    """
+    """Yield each item with its `read` result; a thread reads the next one in the meantime."""
     with ThreadPoolExecutor(1, "prefetch", lower_thread_priority) as pool:
         pending: deque[tuple[_ITEM, Future[_RESULT]]] = deque()
         for item in items:
@@ -65,10 +57,7 @@ def _resolve(item: _ITEM, future: Future[_RESULT]) -> tuple[_ITEM, _RESULT]:
 
 
 class BackgroundWorker:
-    """Run one call after the other in a thread, with at most one waiting.
-
-    An error is raised at the next call. Results are not kept.
-    """
+    """Run one call after the other in a thread, at most one waiting; errors come at the next."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, "worker", lower_thread_priority)

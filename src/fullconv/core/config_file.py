@@ -51,12 +51,8 @@ def read_config(path: str | Path) -> dict[str, dict[str, Any]]:
 def to_toml(tables: Mapping[str, Mapping[str, Any]]) -> str:
     """Return tables of plain values as TOML text.
 
-    >>> print(to_toml({"train": {"stride": 8, "flip": True, "scale": (0.5, 2.0)}}))
-    [train]
-    stride = 8
-    flip = true
-    scale = [0.5, 2.0]
-    <BLANKLINE>
+    >>> to_toml({"train": {"stride": 8, "flip": True, "scale": (0.5, 2.0)}})
+    '[train]\\nstride = 8\\nflip = true\\nscale = [0.5, 2.0]\\n'
     """
     lines = []
     for name, table in tables.items():

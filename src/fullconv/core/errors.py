@@ -12,10 +12,6 @@ class FullconvError(Exception):
     Args:
         message: what was found, where, and what was expected; one or more sentences.
         hint: a command or a line to paste that fixes it; may be empty.
-
-    >>> print(FullconvError("no folder 'data'.", "fullconv check data"))
-    no folder 'data'.
-      try: fullconv check data
     """
 
     def __init__(self, message: str, hint: str = "") -> None:

@@ -18,13 +18,9 @@ def cache_dir() -> Path:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder, with the same suffix.
+    """Yield a temporary path in the same folder, which is created, with the same suffix.
 
-    If the block succeeds, the temporary file replaces `path`; otherwise it is deleted, and what
-    was at `path` is untouched. The folder is created if it is missing.
-
-    Raises:
-        OSError: the file cannot be written.
+    If the block succeeds, the temporary file replaces `path`; otherwise it is deleted.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}-{uuid.uuid4().hex}.unfinished{path.suffix}")

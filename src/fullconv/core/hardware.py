@@ -24,17 +24,11 @@ _LIMITS = (  # cgroups version 2, then 1
 
 @dataclass(frozen=True)
 class Memory:
-    """The memory of the machine, or of the container if that has less.
-
-    Attributes:
-        total: bytes.
-        available: bytes that can be had without swapping.
-        contained: a container's limit applies.
-    """
+    """The memory of the machine, or of the container if that has less."""
 
     total: int
-    available: int
-    contained: bool = False
+    available: int  # without swapping
+    contained: bool = False  # a container's limit applies
 
 
 def memory_size(cgroups: Path = _CGROUPS) -> Memory:
@@ -60,9 +54,8 @@ def container_cpu_limit(cgroups: Path = _CGROUPS) -> float | None:
     words = _read(cgroups / "cpu.max").split()
     if len(words) == 2 and all(word.isdecimal() for word in words):
         return int(words[0]) / int(words[1])
-    quota, period = (
-        _read_number(cgroups / f"cpu/cpu.cfs_{name}_us") for name in ("quota", "period")
-    )
+    quota = _read_number(cgroups / "cpu/cpu.cfs_quota_us")
+    period = _read_number(cgroups / "cpu/cpu.cfs_period_us")
     return quota / period if quota and period else None
 
 
@@ -73,11 +66,7 @@ def cpu_cores(cgroups: Path = _CGROUPS) -> int:
 
 
 def free_disk_space(folder: Path) -> int:
-    """Return the bytes that can be written to a folder, which need not exist yet.
-
-    Raises:
-        OSError: the disk cannot be read.
-    """
+    """Return the bytes that can be written to a folder, which need not exist yet."""
     existing = folder.absolute()
     while not existing.exists():
         existing = existing.parent

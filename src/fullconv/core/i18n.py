@@ -93,12 +93,7 @@ def set_language(language: str) -> None:
 
 
 def format_error(message: str, hint: str = "") -> str:
-    """Return an error as it is printed, with the line to paste below it.
-
-    >>> print(format_error("no folder 'data'.", "fullconv check data"))
-    error: no folder 'data'.
-      try: fullconv check data
-    """
+    """Return an error as it is printed, with the line to paste below it."""
     text = msg("error: {message}", message=message)
     return translate(join([text, msg("  try: {hint}", hint=hint)]) if hint else text)
 
@@ -118,7 +113,12 @@ def requested_language(argv: Sequence[str], environ: Mapping[str, str] = os.envi
         if word == "--lang" or word.startswith("--lang="):
             name = word.partition("=")[2] or following
     language = re.split("[_.@-]", name.lower())[0]
-    return language if language in LANGUAGES and _can_print(language) else "en"
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            "中文".encode(getattr(stream, "encoding", None) or "utf-8")
+    except (UnicodeEncodeError, LookupError):
+        return "en"
+    return language if language in LANGUAGES else "en"
 
 
 def accepted_language(header: str) -> str:
@@ -142,13 +142,3 @@ def accepted_language(header: str) -> str:
 def _catalog(language: str) -> gettext.NullTranslations:
     folder = Path(__file__).with_name("locale")
     return gettext.translation("fullconv", folder, [language], fallback=True)
-
-
-def _can_print(language: str) -> bool:
-    text = "中文" if language == "zh" else ""
-    try:
-        for stream in (sys.stdout, sys.stderr):
-            text.encode(getattr(stream, "encoding", None) or "utf-8")
-    except (UnicodeEncodeError, LookupError):
-        return False
-    return True

@@ -55,9 +55,8 @@ def parse_color(text: str) -> RGB:
     """
     digits = text.removeprefix("#")
     if len(digits) != 6 or any(c not in "0123456789abcdefABCDEF" for c in digits):
-        raise FullconvError(
-            msg("color {text!r} is not of the form '#rrggbb'.", text=text), 'road = "#804080"'
-        )
+        message = msg("color {text!r} is not of the form '#rrggbb'.", text=text)
+        raise FullconvError(message, 'road = "#804080"')
     return int(digits[0:2], 16), int(digits[2:4], 16), int(digits[4:6], 16)
 
 
@@ -67,11 +66,7 @@ def format_color(color: RGB) -> str:
 
 
 def is_background(name: str) -> bool:
-    """Return whether a class name means "none of the other classes".
-
-    >>> is_background("Background"), is_background("__background__"), is_background("sky")
-    (True, True, False)
-    """
+    """Return whether a class name means "none of the other classes", like "__background__"."""
     return name.lower().strip("_") in _BACKGROUNDS
 
 
@@ -83,14 +78,10 @@ class Labels:
         names: one per class; the position is the class id.
         colors: one RGB triple (0-255) per class. Default: the PASCAL VOC palette.
         ignore_index: id of ignored pixels, outside 0 .. K-1.
-        values: value in a mask file -> class id or `ignore_index`, for integers and for RGB
-            triples. Other integers are class ids themselves; other colors are unknown, unless
-            they are the `colors` of a class.
+        values: integer or RGB triple in a mask file -> class id or `ignore_index`. Other integers
+            are class ids themselves; other colors are unknown, unless they are in `colors`.
         strict_values: integers that are not in `values` have no class.
         unknown_as_ignore: values without a class are ignored instead of refused.
-
-    >>> Labels(("sky", "road"), values={11: 255}).class_of(11)
-    255
     """
 
     names: tuple[str, ...]
@@ -110,33 +101,26 @@ class Labels:
             raise FullconvError(msg("the class table has no classes."), example)
         repeated = {name for name, count in Counter(self.names).items() if count > 1}
         if repeated or IGNORE in self.names:
-            raise FullconvError(
-                msg(
-                    "class names must be unique and must not be 'ignore'; they are {names}.",
-                    names=truncated_list(sorted(self.names)),
-                ),
-                example,
+            names = truncated_list(sorted(self.names))
+            message = msg(
+                "class names must be unique and must not be 'ignore'; they are {names}.",
+                names=names,
             )
-        if len(self.colors) != len(self.names):
-            raise FullconvError(
-                msg(
-                    "the class table has {classes} classes but {colors} colors.",
-                    classes=len(self.names),
-                    colors=len(self.colors),
-                ),
-                msg("Labels(names)   # PASCAL VOC colors"),
-            )
+            raise FullconvError(message, example)
+        counts = {"classes": len(self.names), "colors": len(self.colors)}
+        if counts["classes"] != counts["colors"]:
+            message = msg("the class table has {classes} classes but {colors} colors.", **counts)
+            raise FullconvError(message, msg("Labels(names)   # PASCAL VOC colors"))
         if 0 <= self.ignore_index < len(self.names):
-            raise FullconvError(
-                msg(
-                    "ignore_index {index} is also the id of class {name!r}; it must be outside "
-                    "0..{last}.",
-                    index=self.ignore_index,
-                    name=self.names[self.ignore_index],
-                    last=len(self.names) - 1,
-                ),
-                f"ignore_index = {255 if len(self.names) <= 255 else 65535}",
+            message = msg(
+                "ignore_index {index} is also the id of class {name!r}; it must be outside "
+                "0..{last}.",
+                index=self.ignore_index,
+                name=self.names[self.ignore_index],
+                last=len(self.names) - 1,
             )
+            free = 255 if len(self.names) <= 255 else 65535
+            raise FullconvError(message, f"ignore_index = {free}")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -148,11 +132,7 @@ class Labels:
 
     @property
     def transparent_ids(self) -> tuple[int, ...]:
-        """The class ids that an overlay leaves uncolored: a black background.
-
-        >>> Labels(("background", "crack")).transparent_ids
-        (0,)
-        """
+        """The class ids that an overlay leaves uncolored: a black background."""
         pairs = enumerate(zip(self.names, self.colors, strict=True))
         return tuple(k for k, (name, color) in pairs if color == (0, 0, 0) and is_background(name))
 
@@ -176,21 +156,13 @@ class Labels:
         if name == IGNORE:
             return self.ignore_index
         if name not in self.names:
-            raise FullconvError(
-                msg(
-                    "there is no class {name!r}; the classes are {names}.",
-                    name=name,
-                    names=truncated_list(self.names),
-                ),
-                f'"{nearest(str(name), self.names, cutoff=0.0)}"',
-            )
+            values = {"name": name, "names": truncated_list(self.names)}
+            message = msg("there is no class {name!r}; the classes are {names}.", **values)
+            raise FullconvError(message, f'"{nearest(str(name), self.names, cutoff=0.0)}"')
         return self.names.index(name)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the table for config.json; `from_dict` reads it back.
-
-        Mask values are left out: they belong to the dataset, not to a model.
-        """
+        """Return the table for config.json, without mask values: they belong to the dataset."""
         return {
             "classes": list(self.names),
             "colors": [format_color(color) for color in self.colors],
@@ -198,10 +170,7 @@ class Labels:
         }
 
     def to_list(self) -> list[dict[str, Any]]:
-        """Return each class as a dict for the web page: id, name, color, painted.
-
-        `painted` tells whether an overlay colors the class.
-        """
+        """Return each class for the web page; `painted` tells whether an overlay colors it."""
         pairs = enumerate(zip(self.names, self.colors, strict=True))
         transparent = self.transparent_ids
         return [

@@ -37,9 +37,8 @@ def headline(metrics: Mapping[str, Any]) -> Message:
 def never_predicted(metrics: Mapping[str, Any]) -> list[str]:
     """Return the classes of `Metrics.to_dict()` that occur in the ground truth only."""
     confusion = np.asarray(metrics["confusion"])
-    pixels = zip(
-        metrics["per_class_iou"], confusion.sum(axis=1), confusion.sum(axis=0), strict=True
-    )
+    actual_pixels, predicted_pixels = confusion.sum(axis=1), confusion.sum(axis=0)
+    pixels = zip(metrics["per_class_iou"], actual_pixels, predicted_pixels, strict=True)
     return [name for name, actual, predicted in pixels if actual and not predicted]
 
 

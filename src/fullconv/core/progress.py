@@ -56,9 +56,8 @@ def print_text(text: str, stream: TextIO) -> None:
         styled = Text()
         end = 0
         for match in _HEX_COLOR.finditer(line):
-            styled.append(line[end : match.start()]).append("\u2588\u2588", match[0]).append(
-                "     "
-            )
+            styled.append(line[end : match.start()])
+            styled.append("\u2588\u2588", match[0]).append("     ")
             end = match.end()
         styled.append(line[end:])
         if line.startswith(error):
@@ -89,12 +88,8 @@ class _Stages:
         spinner = Spinner("dots", f"{translate(text)} ...")
         if self.live is None:
             # Notes that are printed meanwhile go above the spinner; results on stdout stay there.
-            self.live = Live(
-                spinner,
-                console=Console(stderr=True, highlight=False, emoji=False),
-                transient=True,
-                redirect_stdout=False,
-            )
+            console = Console(stderr=True, highlight=False, emoji=False)
+            self.live = Live(spinner, console=console, transient=True, redirect_stdout=False)
             self.live.start(refresh=True)
         else:
             self.live.update(spinner, refresh=True)
@@ -122,10 +117,7 @@ def show_stages(*, lines: bool = True) -> Iterator[None]:
 
 
 def stage(text: str) -> None:
-    """Name what the command does now, such as msg("building the model").
-
-    It replaces the stage before. Outside `show_stages` nothing is shown.
-    """
+    """Name what the command does now. Outside `show_stages` nothing is shown."""
     if _stages is not None:
         _stages.show(text)
 

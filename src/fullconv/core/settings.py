@@ -181,8 +181,7 @@ class Settings:
             self._require(name, value is None or value > 0, msg("more than 0"))
         for name in ("momentum", "label_smoothing"):
             self._require(name, 0 <= getattr(self, name) < 1, msg("from 0 to below 1"))
-        seeds = msg("from 0 to {last}", last=2**32 - 1)
-        self._require("seed", 0 <= self.seed < 2**32, seeds)
+        self._require("seed", 0 <= self.seed < 2**32, msg("from 0 to {last}", last=2**32 - 1))
         fits = self.crop is None or self.crop == WHOLE or min(self.crop) >= 1
         self._require("crop", fits, msg("two sizes of 1 or more, or 0 0 for whole images"))
         fits = self.scale is None or 0 < self.scale[0] <= self.scale[1]
@@ -191,33 +190,23 @@ class Settings:
         fits = set(loggers) <= set(LOGGERS) and len(set(loggers)) == len(loggers)
         self._require("logger", fits, msg("tensorboard, wandb, or both (comma-separated)"))
         if self.sum_loss_lr is not None and not (self.lr is None is self.backbone_lr):
-            raise FullconvError(
-                msg("sum_loss_lr replaces lr and backbone_lr, and cannot be combined with them."),
-                _flag("sum_loss_lr", self.sum_loss_lr),
+            message = msg(
+                "sum_loss_lr replaces lr and backbone_lr, and cannot be combined with them."
             )
-        if self.staged and self.devices * self.nodes > 1:
-            raise FullconvError(
-                msg(
-                    "stages are trained by one process, not by {processes}.",
-                    processes=self.devices * self.nodes,
-                ),
-                msg(
-                    "--devices 1   # or --stride 32, then --stride 16 --init-from RUN, then "
-                    "--stride 8"
-                ),
+            raise FullconvError(message, _flag("sum_loss_lr", self.sum_loss_lr))
+        processes = self.devices * self.nodes
+        if self.staged and processes > 1:
+            message = msg(
+                "stages are trained by one process, not by {processes}.", processes=processes
             )
+            hint = msg(
+                "--devices 1   # or --stride 32, then --stride 16 --init-from RUN, then --stride 8"
+            )
+            raise FullconvError(message, hint)
 
     def _require(self, name: str, fits: bool, expected: Message) -> None:
         if not fits:
-            raise FullconvError(
-                msg(
-                    "{name} is {value!r}; it must be {expected}.",
-                    name=name,
-                    value=getattr(self, name),
-                    expected=expected,
-                ),
-                _flag(name),
-            )
+            raise _wrong_value(name, getattr(self, name), expected)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the options for config.toml, without those that are None: TOML has no null."""
@@ -233,16 +222,12 @@ class Settings:
         names = [option.name for option in fields(cls)]
         if old := [key for key in table if key in RENAMED and key not in names]:
             renames = [msg("{old} is now {new}", old=key, new=RENAMED[key]) for key in old]
+            message = msg("some options have new names: {renames}.", renames=join(renames, ", "))
             current = [rename_option(key, table[key]) for key in old]
             lines = [f"{key} = {toml_value(value)}" for key, value in current]
-            raise FullconvError(
-                msg("some options have new names: {renames}.", renames=join(renames, ", ")),
-                "\n".join(lines),
-            )
-        for key in table:
-            if key in names:
-                continue
-            ours = our_setting(key)
+            raise FullconvError(message, "\n".join(lines))
+        if unknown := [key for key in table if key not in names]:
+            key, ours = unknown[0], our_setting(unknown[0])
             if ours not in names:
                 ours = nearest(key, names, cutoff=0.8)
             if ours:
@@ -324,21 +309,18 @@ def _plain(option: Field[Any], value: Any) -> Any:
     pair = isinstance(value, (list, tuple)) and len(value) == 2
     if kind.startswith("tuple") and pair and all(_is(number, item) for item in value):
         return tuple(map(number, value))
-    raise FullconvError(
-        msg(
-            "{name} is {value!r}; it must be {expected}.",
-            name=option.name,
-            value=value,
-            expected=_KINDS[kind],
-        ),
-        _flag(option.name),
-    )
+    raise _wrong_value(option.name, value, _KINDS[kind])
 
 
 def _is(number: type[int] | type[float], value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, Real):
         return False
     return isinstance(value, Integral) if number is int else math.isfinite(value)
+
+
+def _wrong_value(name: str, value: Any, expected: Message) -> FullconvError:
+    values = {"name": name, "value": value, "expected": expected}
+    return FullconvError(msg("{name} is {value!r}; it must be {expected}.", **values), _flag(name))
 
 
 def _flag(name: str, value: Any = None) -> str:

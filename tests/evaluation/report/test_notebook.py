@@ -180,7 +180,7 @@ def test_ipython_uses_the_views() -> None:
         "assert 'fullconv.evaluation.report.notebook' not in sys.modules",
         "from fullconv import _NOTEBOOK_VIEWS",
         "from fullconv.evaluation.report import notebook",
-        "assert all(hasattr(notebook, view) for view in _NOTEBOOK_VIEWS.values())",
+        "assert all(hasattr(notebook, view) for *_, view in _NOTEBOOK_VIEWS)",
         "from fullconv.geometry.grid import Grid, Grids",
         "Grids([Grid(8, 3.5, 99)])",
     ]
