@@ -103,7 +103,7 @@ def _two_kinds(scan: DatasetScan) -> Finding:
     ids = sorted(value for value in scan.values if value not in (0, 255))
     message = msg(
         "{white} of {total} masks contain only 0 and 255, {others} contain ids: {ids}. 255 usually "
-        "means ignore: then nothing but class 0 would be learned from the first.",
+        "means ignore: then only class 0 would be learned from the first.",
         white=len(white),
         total=len(scan.masks),
         others=len(with_ids),

@@ -86,7 +86,7 @@ def _folder_per_class(root: Path) -> list[ImageMasks]:
 
 
 def _folder_per_image(root: Path) -> list[ImageMasks]:
-    found = []
+    entries = []
     for folder in (root, *folders_in(root)):
         for child in folders_in(folder):
             images, masks = (
@@ -101,5 +101,5 @@ def _folder_per_image(root: Path) -> list[ImageMasks]:
                 return []
             split = SPLITS.get(folder.name.lower(), "") if folder != root else ""
             masks_of_image = tuple((OBJECT, path) for path in its_masks)
-            found.append(ImageMasks(files[0], split, masks_of_image))
-    return found
+            entries.append(ImageMasks(files[0], split, masks_of_image))
+    return entries

@@ -77,7 +77,7 @@ class MaskValues(NamedTuple):
 
     @property
     def disagree(self) -> bool:
-        """Whether 255 seems to be a class in some masks, and other masks have ids."""
+        """True if 255 seems to be a class in some masks, and other masks have ids."""
         return kinds_disagree(self.kinds)
 
 

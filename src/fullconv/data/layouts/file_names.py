@@ -120,9 +120,9 @@ def mask_ending(stems: Iterable[str]) -> str:
     counts: dict[str, int] = {}
     for stem in names:
         for ending in MASK_ENDINGS:
-            bare, found = stem[: -len(ending)], stem[-len(ending) :]
-            if found.lower() == ending.lower() and bare in names:
-                counts[found] = counts.get(found, 0) + 1
+            bare, as_written = stem[: -len(ending)], stem[-len(ending) :]
+            if as_written.lower() == ending.lower() and bare in names:
+                counts[as_written] = counts.get(as_written, 0) + 1
     return max(counts, key=lambda ending: counts[ending], default="")
 
 

@@ -123,24 +123,20 @@ def _places(root: Path, settings: Settings) -> Iterator[_Place]:
     if masks and "images" not in settings and pair_by_name(images_in(root), masks_in(masks)).pairs:
         yield _Place(root, masks)  # images, and the folder of their masks among them
         return
-    found = False
+    has_splits = False
     for folder in folders_in(root):
         split = SPLITS.get(folder.name.lower())
         images, masks = _find(folder, settings, "images"), _find(folder, settings, "masks")
         if split and images and masks:
-            found = True
+            has_splits = True
             yield _Place(images, masks, split)
-    for key in () if found else ("images", "masks"):
+    for key in () if has_splits else ("images", "masks"):
         if key in settings and not (root / settings[key]).is_dir():
-            raise FullconvError(
-                msg(
-                    "{path}: {key} names the folder {folder}, which does not exist.",
-                    path=root / SETTINGS_NAME,
-                    key=key,
-                    folder=root / settings[key],
-                ),
-                f'{key} = "{key}"',
+            values = {"path": root / SETTINGS_NAME, "key": key, "folder": root / settings[key]}
+            message = msg(
+                "{path}: {key} names the folder {folder}, which does not exist.", **values
             )
+            raise FullconvError(message, f'{key} = "{key}"')
 
 
 def _find(folder: Path, settings: Settings, key: str) -> Path | None:

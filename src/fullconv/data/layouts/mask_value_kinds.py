@@ -41,7 +41,7 @@ def kinds_disagree(kinds: Mapping[str, int]) -> bool:
     alone, others have ids, and none has both.
 
     `kinds` has the number of masks of each `white_kind`. A few white masks (less than a tenth) are
-    images that show nothing but ignored pixels.
+    images with ignored pixels only.
     """
     white = kinds.get("white", 0)
     none_both = not kinds.get("both", 0) and kinds.get("ids", 0)
