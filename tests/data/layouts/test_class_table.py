@@ -170,6 +170,8 @@ def test_one_name_per_line_is_a_list(text: str) -> None:
         ("a (1)\nvoid\nc", [0, 1, 2], ("a (1)", "c"), ": a name on each line"),
         ("sky\nroad", [0, 1], ("sky", "road"), ": a name on each line"),
         ("sky\nroad\ncar", [0, 1], ("sky", "road", "car"), ""),
+        ("disc\nbar", [0, 1, 2, 255], ("background", "disc", "bar"), ": 0 is background"),
+        ("a\nb\nc", [0, 3], ("background", "a", "b", "c"), ": 0 is background"),
         ("crack", [0, 1], ("background", "crack"), ": the rest is background"),
         ("crack (old)", [0, 1, 255], ("background", "crack (old)"), ": the rest is background"),
     ],
@@ -181,6 +183,88 @@ def test_a_list_of_names_that_fits_the_ids(
     assert (table.labels.names, table.named, table.notes) == (names, True, [])
     assert table.source.startswith(f"class names from classes.txt{how}")
     assert table.labels.class_of(255) == 255
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "values"),
+    [
+        ("label_colors.txt", "0 0 0 sky\n250 50 83 road", {(0, 0, 0): 0, (250, 50, 83): 1}),
+        ("class_dict.csv", "name,r,g,b\nsky,0,0,0\nroad,250,50,83", {(250, 50, 83): 1}),
+        ("class_dict.csv", "Class;Red;Green;Blue\nsky;0;0;0\nroad;9;8;7\n", {(9, 8, 7): 1}),
+        ("_classes.csv", "Pixel Value, Class\n 0, sky\n 1, road", {0: 0, 1: 1, 2: None}),
+        ("classes.csv", "id\tname\n7\tsky\n9\troad", {7: 0, 9: 1, 0: None}),
+        ("codes.txt", "sky\nroad", {0: 0, 1: 1}),
+        ("classes.json", '["sky", "road"]', {0: 0, 1: 1}),
+        ("classes.json", '{"0": "sky", "3": "road"}', {0: 0, 3: 1, 1: None}),
+        ("classes.json", '{"classes": [{"name": "sky", "color": "#000000"}, '
+         '{"name": "road", "color": [1, 2, 3]}]}', {(1, 2, 3): 1}),
+        ("dataset.json", '{"labels": {"road": 1, "sky": 0}, "numTraining": 3}', {0: 0, 1: 1}),
+    ],
+)  # fmt: skip
+def test_files_of_other_names(tmp_path: Path, name: str, text: str, values: dict[Any, Any]) -> None:
+    (tmp_path / name).write_text(text)
+    table = read(tmp_path, [0, 1])
+    assert (table.labels.names, table.named, table.notes) == (("sky", "road"), True, [])
+    assert {value: table.labels.class_of(value) for value in values} == values
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("class_dict.csv", "name,r,g,b\nsky,0,0"),
+        ("class_dict.csv", "name,r,g,b\nsky,0,0,x"),
+        ("class_dict.csv", "color,r,g,b\nsky,0,0,256"),
+        ("classes.json", '{"a": {"b": 1}}'),
+        ("classes.json", '[{"id": 1}]'),
+        ("classes.json", '[{"name": "a", "color": [1, 2]}]'),
+        ("classes.json", "[" * 100_000),
+        ("classes.json", '{"labels": 3}'),
+        ("codes.txt", "a\0" * 600_000),
+    ],
+)
+def test_files_that_are_no_class_table(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    assert not read(tmp_path, [0, 1]).named
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name"),
+    [("utf-16", "gb道路"), ("gb2312", "道路"), ("cp1252", "Straße"), ("utf-8-sig", "道路")],
+)
+def test_encodings(tmp_path: Path, encoding: str, name: str) -> None:
+    (tmp_path / "classes.txt").write_bytes(f"sky\n{name}\n".encode(encoding))
+    table = read(tmp_path, [0, 1])
+    assert table.labels.names == ("sky", name)
+    expected = [] if encoding == "utf-8-sig" else [f"classes.txt is read as {encoding}"]
+    assert table.notes == expected
+
+
+def test_the_tables_of_the_splits_must_agree(tmp_path: Path) -> None:
+    paths = [tmp_path / split / "a_mask.png" for split in ("train", "valid")]
+    for path, name in zip(paths, ("road", "car"), strict=True):
+        path.parent.mkdir()
+        Image.fromarray(np.eye(3, dtype=np.uint8)).save(path)
+        (path.parent / "_classes.csv").write_text(f"Pixel Value, Class\n0, sky\n1, {name}\n")
+    with pytest.raises(FullconvError, match="are different class tables"):
+        read_labels(tmp_path, {}, paths)
+    (tmp_path / "valid/_classes.csv").write_bytes((tmp_path / "train/_classes.csv").read_bytes())
+    assert read_labels(tmp_path, {}, paths).labels.names == ("sky", "road")
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [([0, 1, 2], False), ([0, 4], True), ([0, 2], True), ([9, 11], True), ([11, 11], True)],
+)
+def test_own_classes_in_the_folders_of_a_published_dataset(
+    tmp_path: Path, values: list[int], named: bool
+) -> None:
+    read(tmp_path, values)
+    table = read_labels(
+        tmp_path, {}, [tmp_path / "0.png"], layout_labels=CAMVID, layout_is_generic=True
+    )
+    assert table.named == named
+    assert table.labels.names[0] == ("sky" if named else "class 0")
+    assert ("do not look like the 11 classes" in table.notes[0]) == (not named)
 
 
 @pytest.mark.parametrize("values", [[0, 255], BLURRED])
@@ -205,7 +289,8 @@ def test_names_for_black_and_white_are_only_proposed(
 @pytest.mark.parametrize(
     ("text", "values", "note"),
     [
-        ("a (1)\nb", [0, 1, 2], "its 2 names do not fit mask values up to 2"),
+        ("a (1)\nb", [0, 1, 3], "its 2 names do not fit mask values up to 3"),
+        ("void (1)\nbackground", [0, 1, 2], "its 2 names do not fit mask values up to 2"),
         ("a (1)\nb\nc", [0, 255], "its 3 names do not fit mask values up to 255"),
         ("crack (old)", [0, 1, 2], "its 1 name does not fit mask values up to 2"),
         ("masks: 0, 255", [0, 1], "is not a class table (a line is 'value name', 'r g b name' or"),

@@ -19,13 +19,16 @@ from typing import Any, NamedTuple
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import msg, nmsg
-from fullconv.core.labels import IGNORE, RGB, Labels, parse_color
+from fullconv.core.labels import IGNORE, RGB, Labels, is_background, parse_color
 from fullconv.core.text import nearest
 from fullconv.data.io import masks
 from fullconv.data.io.scan_cache import ScanCache
 from fullconv.data.layouts.class_table_files import (
     name_list,
+    parse_csv,
+    parse_json,
     parse_table,
+    read_text,
     read_yaml,
     table_from_pairs,
 )
@@ -38,7 +41,14 @@ from fullconv.data.layouts.mask_value_kinds import (
 )
 from fullconv.data.layouts.settings_file import SETTINGS_NAME, Settings
 
-_TEXT_FILES = ("classes.txt", "class_names.txt", "labelmap.txt")
+_TEXT_FILES = (
+    *("classes.txt", "class_names.txt", "labelmap.txt", "label_colors.txt", "codes.txt"),
+    *("class_dict.csv", "classes.csv", "_classes.csv", "classes.json", "dataset.json"),
+)
+_OFTEN_OTHER = ("codes.txt", "classes.json", "dataset.json")  # no note if they are no class table
+_OTHER_ENCODINGS = ("utf-16", "gb2312", "cp1252")
+_IN_SPLITS = "_classes.csv"  # the file that Roboflow writes into the folder of each split
+_SAMPLED = 64  # masks, if a few tell enough
 
 VOC = Labels((
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair",
@@ -100,8 +110,16 @@ def read_labels(
     mask_paths: Sequence[Path],
     *,
     layout_labels: Labels | None = None,
+    layout_is_generic: bool = False,
 ) -> LabelSource:
     """Return the class table of a dataset.
+
+    Args:
+        root: the folder of the dataset.
+        settings: its dataset.toml.
+        mask_paths: all masks.
+        layout_labels: the class table of a published dataset with this layout.
+        layout_is_generic: people also arrange datasets of their own in this layout.
 
     The names are from dataset.toml, else classes.txt, else `layout_labels`, else the YAML file of
     Ultralytics; else they are made up from the mask values.
@@ -115,9 +133,11 @@ def read_labels(
     named = True
     if "classes" not in settings:
         counted = values if layout_labels is None else None
-        base, source = _from_text_files(root, counted, "map" in settings, notes)
+        base, source = _from_text_files(root, mask_paths, counted, "map" in settings, notes)
         if base is not None and layout_labels is not None and base.names == layout_labels.names:
             base = replace(base, colors=layout_labels.colors)
+        if base is None and layout_labels is not None and layout_is_generic:
+            layout_labels = _if_ids_fit(layout_labels, mask_paths, notes)
         if base is None and layout_labels is not None:
             base = layout_labels
             notes.append(msg("class names: the {count} of the layout", count=len(layout_labels)))
@@ -153,29 +173,40 @@ def infer_labels(values: MaskValues, notes: list[str]) -> Labels:
 
 
 def _from_text_files(
-    root: Path, values: Callable[[], MaskValues] | None, mapped: bool, notes: list[str]
+    root: Path,
+    mask_paths: Sequence[Path],
+    values: Callable[[], MaskValues] | None,
+    mapped: bool,
+    notes: list[str],
 ) -> tuple[Labels | None, str]:
     """Return the class table of classes.txt or a similar file, and the source in words.
 
     A plain list of names is used if it fits `values` (None: the layout has names). `mapped` tells
     that dataset.toml maps the mask values to classes.
     """
-    for path in (root / name for name in _TEXT_FILES):
-        if not path.is_file():
-            continue
+    for path in _table_files(root, mask_paths):
         try:
-            text = path.read_text("utf-8-sig")
-            labels, names = parse_table(text), name_list(text)
-        except UnicodeDecodeError:
-            labels, names = None, []
+            text, encoding = read_text(path)
+            parse = {".csv": parse_csv, ".json": parse_json}.get(path.suffix, parse_table)
+            labels, names = parse(text), name_list(text) if path.suffix == ".txt" else []
+        except ValueError:
+            labels, names, encoding = None, [], ""
         except FullconvError as error:
             raise _in_file(path, error) from error
-        if names and values is not None and (labels is None or len(names) <= 2):
-            fitting = _fit_names(names, mapped, values())
+        if encoding in _OTHER_ENCODINGS:
+            notes.append(msg("{file} is read as {encoding}", file=path.name, encoding=encoding))
+        if labels is None and path.name in _OFTEN_OTHER:
+            continue
+        if names and values is not None:
+            few = labels is None or len(names) <= 2
+            counted = values() if few else _count_mask_values(_sample(mask_paths))
+            fitting = _fit_names(names, mapped, counted) if few else None
             one_each = msg("class names from {file}: a name on each line", file=path.name)
             rest = msg("class names from {file}: the rest is background", file=path.name)
             if fitting is not None:
                 return fitting, one_each if len(names) > 1 else rest
+            if not mapped and (shifted := _beside_background(names, counted.counts)) is not None:
+                return shifted, msg("class names from {file}: 0 is background", file=path.name)
         if labels is not None:
             return labels, msg("class names from {file}", file=path.name)
         if names and values is not None:
@@ -194,6 +225,60 @@ def _from_text_files(
             )
         notes.append(note)
     return None, ""
+
+
+def _table_files(root: Path, mask_paths: Sequence[Path]) -> list[Path]:
+    """Return the files that may hold a class table, the most specific names first.
+
+    Raises:
+        FullconvError: the folders of the splits have different tables.
+    """
+    files = [path for name in _TEXT_FILES if (path := root / name).is_file()]
+    folders = sorted({path.parent for path in mask_paths} - {root})
+    inside = [path for folder in folders if (path := folder / _IN_SPLITS).is_file()]
+    for path in inside[1:]:
+        if path.read_bytes() != inside[0].read_bytes():
+            message = msg(
+                "{first} and {second} are different class tables; expected one for all splits.",
+                first=inside[0],
+                second=path,
+            )
+            raise FullconvError(message, msg("export the dataset again, or remove one of them"))
+    return files + inside[:1]
+
+
+def _sample(mask_paths: Sequence[Path]) -> Sequence[Path]:
+    return mask_paths[:: max(1, len(mask_paths) // _SAMPLED)][:_SAMPLED]
+
+
+def _beside_background(names: list[str], counts: Mapping[Any, int]) -> Labels | None:
+    """Return background and the names, if the masks have one id more than there are names."""
+    ids = {value for value in counts if value not in (255, 65535)}
+    if any(isinstance(value, tuple) for value in ids) or any(map(is_background, names)):
+        return None
+    if 0 not in ids or max(ids) != len(names):
+        return None
+    return table_from_pairs(list(enumerate(["background", *names])))
+
+
+def _if_ids_fit(labels: Labels, mask_paths: Sequence[Path], notes: list[str]) -> Labels | None:
+    """Return the class table of a published dataset, or None if the masks in its layout seem to
+    have other classes: ids from 0 on without a gap, fewer than half of the published ones."""
+    ids: set[Any] = set()
+    for path in _sample(mask_paths):
+        ids |= _count_mask_values([path]).counts.keys() - {labels.ignore_index, *labels.values}
+        if any(isinstance(x, tuple) for x in ids) or max(ids, default=0) >= len(labels) // 2:
+            return labels
+    if not ids or ids != set(range(len(ids))):
+        return labels
+    note = msg(
+        "the ids of the masks do not look like the {count} classes of the layout; name yours in "
+        "dataset.toml: {line}",
+        count=len(labels),
+        line='classes = ["background", ...]',
+    )
+    notes.append(note)
+    return None
 
 
 def _fit_names(names: list[str], mapped: bool, values: MaskValues) -> Labels | None:

@@ -1,20 +1,29 @@
-"""Class tables in text and YAML files beside the masks, in the forms that people write.
+"""Class tables in files beside the masks, in the forms that people write.
 
     0 sky           255 0 0 hair        hair:255,0,0::        sky
     255 void        0 0 255 eyes        eyes:0,0,255::        road
 
-These are "value name", "r g b name", the lines of CVAT, and one name per line. The names void,
-ignore and unlabeled mark ignored pixels. Text in any other form is not a class table.
+    name,r,g,b      Pixel Value, Class      {"background": 0, "road": 1}      ["sky", "road"]
+    sky,0,0,255     0, sky                  [{"name": "road", "color": "#ff0000"}]
+
+These are "value name", "r g b name", the lines of CVAT, one name per line; CSV files with a header;
+and JSON. The names void, ignore and unlabeled mark ignored pixels. A file in any other form is not
+a class table.
 """
 
 from __future__ import annotations
 
+import codecs
+import csv
+import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fullconv.core.labels import IGNORE, RGB, Labels
+from fullconv.core.errors import FullconvError
+from fullconv.core.labels import IGNORE, RGB, Labels, parse_color
 
 _IGNORED = {"void", IGNORE, "ignored", "unlabeled", "unlabelled", "__ignore__"}
 _NAME = r"[^\W\d][\w '&/.+-]{0,60}"  # begins with a letter or underscore; no ':', '=' or '('
@@ -23,6 +32,10 @@ _CVAT_LINE = re.compile(r"([^:]+):(\d+),(\d+),(\d+):[^:]*:[^:]*")  # name:r,g,b:
 _VALUE_LINE = re.compile(rf"(\d+)[\s,:]+({_NAME})")
 # Names that `_NAME` does not cover, such as "2-wheeler" or "crack (old)".
 _UNUSUAL_NAME = re.compile(r"(?!\d+([\s,.]|-\d))\w(?:[^=:;|<>{}\[\]\"\\\n](?!\.\.)){0,39}")
+_NAME_COLUMNS = ("name", "class", "label", "class_name", "classname")  # of CSV files
+_VALUE_COLUMNS = ("pixel value", "value", "id", "index", "class_id", "label_id", "pixel")
+_RGB_COLUMNS = ("r", "red"), ("g", "green"), ("b", "blue")
+_MAX_BYTES = 1 << 20
 _MAX_WORDS = 5  # a line with more words is a sentence, not a name
 
 NAME = "data.yaml"  # the usual name of the YAML file of Ultralytics
@@ -53,6 +66,110 @@ def parse_table(text: str) -> Labels | None:
     if any(isinstance(value, tuple) and max(value) > 255 for value, _ in pairs):
         return None
     return table_from_pairs(pairs)
+
+
+def read_text(path: Path) -> tuple[str, str]:
+    """Return the text of a file of class names, and its encoding.
+
+    It is UTF-8, or UTF-16 with a byte order mark; else GB 2312, if all its letters are Chinese, or
+    Windows-1252.
+
+    Raises:
+        ValueError: the file has more than a megabyte, or is no text.
+    """
+    if path.stat().st_size > _MAX_BYTES:
+        raise ValueError
+    content = path.read_bytes()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16"), "utf-16"
+    for encoding in ("utf-8-sig", "gb2312"):
+        with suppress(UnicodeDecodeError):
+            return content.decode(encoding), encoding
+    return content.decode("cp1252"), "cp1252"
+
+
+def parse_csv(text: str) -> Labels | None:
+    """Return the class table in a CSV text whose first line names the columns; None for any other.
+
+    >>> parse_csv("Pixel Value, Class\\n0, sky\\n1, road").names
+    ('sky', 'road')
+    """
+    lines = _lines(text)
+    delimiter = max(",;\t", key=lines[0].count) if lines else ","
+    rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter)]
+    header = [cell.lower() for cell in rows[0]] if rows else []
+
+    def column(names: tuple[str, ...]) -> int | None:
+        return next((header.index(name) for name in names if name in header), None)
+
+    name, value = column(_NAME_COLUMNS), column(_VALUE_COLUMNS)
+    rgb = [column(names) for names in _RGB_COLUMNS]
+    pairs: list[tuple[int | RGB, str]] = []
+    for row in rows[1:]:
+        if len(row) < len(header) or name is None:
+            return None
+        numbers = [row[k] if k is not None else "" for k in (*rgb, value)]
+        if all(number.isdecimal() and int(number) <= 255 for number in numbers[:3]):
+            red, green, blue = map(int, numbers[:3])
+            pairs.append(((red, green, blue), row[name]))
+        elif numbers[3].isdecimal() and int(numbers[3]) <= _MAX_ID:
+            pairs.append((int(numbers[3]), row[name]))
+        else:
+            return None
+    return table_from_pairs(sorted(pairs, key=_by_value) if value is not None else pairs)
+
+
+def parse_json(text: str) -> Labels | None:
+    """Return the class table in a JSON text; None for any other text.
+
+    It is a list of names, an object of names and ids in either order, or a list of objects with
+    the keys name and id, value or color; or one of these under the key classes, labels or names.
+
+    >>> parse_json('{"labels": {"background": 0, "road": 1}}').names
+    ('background', 'road')
+    """
+    try:
+        table = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if isinstance(table, dict):
+        table = next((table[key] for key in ("classes", "labels", "names") if key in table), table)
+    if isinstance(table, dict):
+        items = table.items()
+        if all(isinstance(value, str) and _is_id(key) for key, value in items):
+            pairs = [(int(key), value) for key, value in items]
+        elif all(isinstance(value, int | str) and _is_id(str(value)) for _, value in items):
+            pairs = [(int(value), key) for key, value in items]
+        else:
+            return None
+        return table_from_pairs(sorted(pairs))
+    if not isinstance(table, list):
+        return None
+    entries: list[tuple[int | RGB, str]] = []
+    for number, entry in enumerate(table):
+        entry = {"name": entry} if isinstance(entry, str) else entry
+        name = entry.get("name") if isinstance(entry, dict) else None
+        value: Any = next((entry[k] for k in ("color", "id", "value") if k in entry), number)
+        value = _color(value) if isinstance(value, str | list) else value
+        is_number = isinstance(value, int) and 0 <= value <= _MAX_ID
+        if not isinstance(name, str) or not name or not (is_number or isinstance(value, tuple)):
+            return None
+        entries.append((value, name))
+    return table_from_pairs(entries)
+
+
+def _by_value(pair: tuple[int | RGB, str]) -> int:
+    return pair[0] if isinstance(pair[0], int) else 0
+
+
+def _color(value: Any) -> RGB | None:
+    """Return the color of "#rrggbb" or [r, g, b]; None for anything else."""
+    if isinstance(value, str):
+        with suppress(FullconvError):
+            return parse_color(value)
+        return None
+    good = len(value) == 3 and all(isinstance(x, int) and 0 <= x <= 255 for x in value)
+    return (value[0], value[1], value[2]) if good else None
 
 
 def name_list(text: str) -> list[str]:

@@ -139,7 +139,13 @@ def load_dataset(root: str | Path, *, layout: str | None = None) -> Dataset:
     # Read the class table.
     mask_paths = [pair.mask for pairs in splits.values() for pair in pairs]
     settings = read_settings(folder) or settings
-    table = read_labels(folder, settings, mask_paths, layout_labels=match.labels)
+    table = read_labels(
+        folder,
+        settings,
+        mask_paths,
+        layout_labels=match.labels,
+        layout_is_generic=name in ("voc", "camvid"),
+    )
     notes = [*match.notes, *table.notes]
     if folder != root:
         notes.insert(0, msg("found in the subfolder {folder}", folder=folder.relative_to(root)))
