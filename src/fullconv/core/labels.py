@@ -131,6 +131,11 @@ class Labels:
         return len(self.names)
 
     @property
+    def lists_colors(self) -> bool:
+        """True if mask values are colors: the class of an integer may still be itself."""
+        return any(isinstance(value, tuple) for value in self.values)
+
+    @property
     def transparent_ids(self) -> tuple[int, ...]:
         """The class ids that an overlay leaves uncolored: a black background."""
         pairs = enumerate(zip(self.names, self.colors, strict=True))

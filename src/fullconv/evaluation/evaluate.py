@@ -22,7 +22,8 @@ from fullconv.data.check.check import CheckReport, check
 from fullconv.data.check.extra_heads import add_extra_heads, fingerprint
 from fullconv.data.check.training_overlap import describe_training_overlap
 from fullconv.data.io.images import read_image
-from fullconv.data.io.masks import Value, map_table, read_mask
+from fullconv.data.io.mask_values import Value, map_table
+from fullconv.data.io.masks import read_mask
 from fullconv.data.layouts.dataset import Dataset, load_dataset
 from fullconv.data.layouts.extra_folders import with_extra_inputs, without_extras
 from fullconv.data.layouts.file_names import Pair

@@ -275,6 +275,18 @@ def two_annotators(root: Path) -> None:
     (root / "dataset.toml").unlink()
 
 
+def two_palettes(root: Path) -> None:
+    """The same classes, but every second file lists their colors in another order."""
+    order = np.array([*range(7, -1, -1), *range(8, 256)])
+    for number, mask in enumerate(sorted(root.glob("masks/*/*.png"))):
+        indices, colors = values_of(mask), PALETTE
+        if number % 2:
+            indices, colors = order[indices], colors[order]
+        image = Image.fromarray(indices.astype(np.uint8))
+        image.putpalette(colors.astype(np.uint8).tobytes())
+        image.save(mask)
+
+
 def field_of_view(root: Path) -> None:
     """Masks of one circle, which only tell what the camera sees."""
     change(root, lambda v: np.hypot(*(np.indices(v.shape) - 40)) < 30)
@@ -307,6 +319,7 @@ FAULTS: dict[str, Callable[[Path], Any]] = {
     "lossy-mask": as_jpeg,
     "black-and-white": lambda r: change(r, lambda v: np.where(v == 2, 255, 0), table=False),
     "mixed-white": two_annotators,
+    "palette-order": two_palettes,
     "gray-levels": lambda r: change(r, lambda v: np.minimum(v, 2) * 64, table=False),
     "one-class": lambda r: change(r, lambda v: v * 0 + 2, "train/*"),
     "identical-masks": field_of_view,

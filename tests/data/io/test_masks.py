@@ -25,6 +25,7 @@ from fullconv.data.io.images import image_size, read_image, read_reduced
 from fullconv.data.io.mask_values import (
     are_colors,
     bands,
+    describe,
     make_class_lookup,
     pack,
     unpack,
@@ -33,8 +34,8 @@ from fullconv.data.io.mask_values import (
 from fullconv.data.io.masks import (
     MaskHistogram,
     count_values,
-    describe,
     mask_dtype,
+    read_histogram,
     read_mask,
     read_values,
     write_mask,
@@ -385,3 +386,49 @@ def test_colors_are_packed_and_unpacked(colors: np.ndarray) -> None:
     np.testing.assert_array_equal(unpack(pack(colors)), colors)
     red, green, blue = colors[0, 0].tolist()
     assert pack(colors)[0, 0] == int(f"{red:02x}{green:02x}{blue:02x}", 16)
+
+
+# Palettes and class tables that list colors.
+
+
+def indexed(path: Path, indices: Any, colors: list[tuple[int, int, int]]) -> Path:
+    image = Image.fromarray(np.asarray(indices, np.uint8))
+    image.putpalette([channel for color in colors for channel in color])
+    image.save(path)
+    return path
+
+
+BLACK, RED, BLUE = (0, 0, 0), (250, 50, 83), (51, 221, 255)
+BY_COLOR = Labels(("bg", "disc", "bar"), (BLACK, RED, BLUE), values={BLACK: 0, RED: 1, BLUE: 2})
+
+
+@pytest.mark.parametrize(
+    ("colors", "expected"),
+    [
+        ([BLACK, RED, BLUE], [[0, 1, 2]]),
+        ([BLUE, RED, BLACK], [[2, 1, 0]]),
+        ([RED, BLACK, BLUE], [[1, 0, 2]]),
+        ([BLACK, (1, 1, 1), (2, 2, 2)], [[0, 1, 2]]),  # a palette of other colors: ids
+    ],
+)
+@pytest.mark.parametrize("suffix", [".png", ".gif", ".tif"])
+def test_a_palette_in_any_order(
+    tmp_path: Path, suffix: str, colors: list[tuple[int, int, int]], expected: list[list[int]]
+) -> None:
+    path = indexed(tmp_path / f"a{suffix}", [[0, 1, 2]], colors)
+    assert read_mask(path, BY_COLOR).tolist() == expected
+    # A table without colors goes by the indices, and the histogram agrees in both cases.
+    assert read_mask(path, Labels(("bg", "disc", "bar"))).tolist() == [[0, 1, 2]]
+    histogram = MaskHistogram.from_json(json.loads(json.dumps(count_values(path).to_json())))
+    assert histogram is not None
+    classes = histogram.in_colors(BY_COLOR).classes(BY_COLOR)
+    assert sorted(classes.values()) == [0, 1, 2]
+    assert read_histogram(path, BY_COLOR)[0].counts == histogram.in_colors(BY_COLOR).counts
+
+
+def test_a_palette_color_that_the_table_lacks_has_no_class(tmp_path: Path) -> None:
+    path = indexed(tmp_path / "a.png", [[0, 1, 2]], [RED, BLACK, (9, 9, 9)])
+    with pytest.raises(FullconvError, match="#090909"):
+        read_mask(path, BY_COLOR)
+    unused = indexed(tmp_path / "b.png", [[0, 1, 1]], [RED, BLACK, (9, 9, 9)])
+    assert read_mask(unused, BY_COLOR).tolist() == [[1, 0, 0]]

@@ -120,7 +120,7 @@ def _pairs_of_findings(report: CheckReport) -> dict[Pair, str]:
 
 def _row(pair: Pair, labels: Labels) -> tuple[list[ImageArray], set[int]]:
     """Return the images of a row, and its class ids: -1 for none, `ignore_index` for ignored."""
-    histogram, values = read_histogram(pair.mask)
+    histogram, values = read_histogram(pair.mask, labels)
     image, values = subsample(read_image(pair.image)), subsample(values)
     if isinstance(labels, UndeterminedLabels):
         class_ids = set[int]()

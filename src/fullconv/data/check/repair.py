@@ -321,7 +321,7 @@ def _repaired_ids(plan: _Plan, labels: Labels, mask: Path, done: Counter[str]) -
     if plan.kind == "read":
         return read_mask(mask, labels)
     if plan.kind == "ids":
-        histogram, values = read_histogram(mask)
+        histogram, values = read_histogram(mask, labels)
         if histogram.lossy:
             message = msg("its mask has ids in a lossy format, which changed them.")
             raise FullconvError(message, _EXPORT_AGAIN)
@@ -330,7 +330,7 @@ def _repaired_ids(plan: _Plan, labels: Labels, mask: Path, done: Counter[str]) -
         table[list(plan.new_ids)] = list(plan.new_ids.values())
         done[_UNKNOWN] += int((old_ids < 0).sum())
         return table[old_ids]
-    values = read_values(mask)
+    values = read_values(mask, labels)
     if plan.kind == "threshold":
         if values.ndim == 3:
             message = msg("its mask has colors, but the other masks are gray.")

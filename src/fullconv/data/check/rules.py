@@ -19,7 +19,12 @@ from fullconv.data.check.rules_balance import (
     single_class,
 )
 from fullconv.data.check.rules_duplicates import duplicates, misaligned
-from fullconv.data.check.rules_values import absent_classes, all_ignored, values_without_class
+from fullconv.data.check.rules_values import (
+    absent_classes,
+    all_ignored,
+    palette_order,
+    values_without_class,
+)
 from fullconv.data.check.scan import DatasetScan
 from fullconv.data.layouts.paths import repair_command
 
@@ -163,7 +168,8 @@ def _lossy(scan: DatasetScan) -> Iterator[Finding]:
 
 _RULES: tuple[Callable[[DatasetScan], Iterator[Finding]], ...] = (
     _unreadable, _empty_split, _unpaired, _sizes, _lossy,
-    values_without_class, absent_classes, all_ignored, one_class_only, identical_masks,
+    palette_order, values_without_class, absent_classes, all_ignored,
+    one_class_only, identical_masks,
     duplicates, misaligned,
     mostly_ignored, imbalance, single_class, extreme_sizes,
 )  # fmt: skip

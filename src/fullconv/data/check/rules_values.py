@@ -16,7 +16,7 @@ from fullconv.core.labels import IGNORE, RGB, format_color, voc_color
 from fullconv.core.text import truncated_list
 from fullconv.data.check.finding import Finding, share_text
 from fullconv.data.check.scan import DatasetScan
-from fullconv.data.io.masks import Value, format_value, map_table
+from fullconv.data.io.mask_values import Value, format_value, map_table
 from fullconv.data.layouts.class_table import UNDETERMINED, UndeterminedLabels
 from fullconv.data.layouts.mask_value_kinds import (
     is_black_and_white,
@@ -185,6 +185,28 @@ def _unknown_colors(scan: DatasetScan) -> Finding:
         fix = _paste(scan, explanation, f"classes = {json.dumps(names)}\n\n{table}")
     rule = "unknown-color" if named else "colors-without-table"
     return Finding("error", rule, _no_class(scan), scan.names(scan.unknown_in), fix)
+
+
+def palette_order(scan: DatasetScan) -> Iterator[Finding]:
+    """Report palettes in which one color has several indices."""
+    for color, indices in sorted(scan.palettes.items()):
+        if len(indices) > 1:
+            (first, first_mask), (second, second_mask), *_ = sorted(indices.items())
+            message = msg(
+                "the palettes of the masks disagree: {color} is {first} in {first_mask}, but "
+                "{second} in {second_mask}. Which of them is the class id?",
+                color=format_color(color),
+                first=first,
+                first_mask=scan.names([first_mask])[0],
+                second=second,
+                second_mask=scan.names([second_mask])[0],
+            )
+            names = {color: f"class {k}" for k, color in enumerate(sorted(scan.palettes))}
+            lines = f"classes = {json.dumps(list(names.values()))}\n\n{map_table(names)}"
+            fix = _paste(scan, msg("then the colors tell the classes; with real names"), lines)
+            files = scan.names(path for paths in scan.palettes.values() for path in paths.values())
+            yield Finding("error", "palette-order", message, files, fix)
+            return
 
 
 def absent_classes(scan: DatasetScan) -> Iterator[Finding]:

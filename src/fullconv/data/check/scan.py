@@ -23,6 +23,7 @@ from PIL import Image
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import msg
+from fullconv.core.labels import RGB
 from fullconv.data.check.finding import relative_name
 from fullconv.data.check.image_signature import (
     LONGEST,
@@ -101,6 +102,8 @@ class DatasetScan:
         self.truncated = False  # the rarest of very many values are missing in both counters
         self.gray_in: list[Path] = []  # masks with grays between black and white without a class
         self.with_255: list[Path] = []  # masks that contain the value 255
+        # Color -> its index in the palettes of masks -> the first mask.
+        self.palettes: dict[RGB, dict[int, Path]] = {}
         self.white_kinds: dict[str, list[Path]] = {}  # see `white_kind` -> masks
         self.colors_255 = True  # 255 is a channel of a color in all of these
         # Split -> pixels of each class, and ignored pixels.
@@ -112,10 +115,13 @@ class DatasetScan:
 
     def add(self, scan: PairScan) -> None:
         """Add the values of a mask up, and drop its histogram."""
-        small, mask = replace(scan, histogram=None), scan.histogram
+        small = replace(scan, histogram=None)
         self.scans.append(small)
-        if mask is None:
+        if scan.histogram is None:
             return
+        mask = scan.histogram.in_colors(self.dataset.labels)
+        for index, color in mask.palette.items():
+            self.palettes.setdefault(color, {}).setdefault(index, scan.pair.mask)
         counts, labels, path = mask.counts, self.dataset.labels, scan.pair.mask
         self.masks.append((small, MaskSummary(mask.size, len(counts) + mask.more, mask.lossy)))
         self.pixels += sum(counts.values()) + mask.more_pixels

@@ -12,7 +12,7 @@ from fullconv.core.labels import IGNORE, RGB, Labels, format_color
 from fullconv.core.text import LIST_LIMIT, percent
 from fullconv.data.check.finding import share_text
 from fullconv.data.check.scan import DatasetScan
-from fullconv.data.io.masks import Value, format_value
+from fullconv.data.io.mask_values import Value, format_value
 from fullconv.data.layouts.class_table import UndeterminedLabels
 from fullconv.data.layouts.mask_value_kinds import (
     is_black_and_white,

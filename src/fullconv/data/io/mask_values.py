@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
+import tomli_w
 from numpy.typing import NDArray
 
 from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import msg
-from fullconv.core.labels import RGB, Labels
+from fullconv.core.labels import IGNORE, RGB, Labels, format_color
+from fullconv.core.text import truncated_list
 
 Value: TypeAlias = int | RGB
 Ids: TypeAlias = NDArray[np.integer[Any]]
@@ -108,6 +110,22 @@ def are_colors(grays: Iterable[Any], labels: Labels) -> bool:
     return all((value, value, value) in labels.values for value in grays)
 
 
+def palette_speaks(palette: Mapping[int, RGB], labels: Labels) -> bool:
+    """Return whether the colors of a palette file, not its indices, tell the classes.
+
+    They do if the class table gives a color in use (other than black, which is in most palettes)
+    to another class than its index. A color that the table lacks then has no class.
+
+    Args:
+        palette: the indices that occur in the file -> color.
+    """
+    black = (0, 0, 0)
+    return any(
+        color != black and labels.values.get(color, index) != index
+        for index, color in palette.items()
+    )
+
+
 def integers_of(labels: Labels) -> dict[int, int]:
     """Return every integer that has a class -> its class id."""
     keys = [*range(len(labels)), labels.ignore_index, *labels.values]
@@ -120,6 +138,33 @@ def colors_of(labels: Labels) -> dict[RGB, int]:
     keys = [*labels.colors, *labels.values]
     class_ids = {key: labels.class_of(key) for key in keys if isinstance(key, tuple)}
     return {key: class_id for key, class_id in class_ids.items() if class_id is not None}
+
+
+def map_table(values: Mapping[Any, str]) -> str:
+    """Return a [map] table for dataset.toml, such as the lines [map] and "#804080" = "road"."""
+    table = {format_value(value): name for value, name in values.items()}
+    return tomli_w.dumps({"map": table}).rstrip()
+
+
+def format_value(value: Value) -> str:
+    """Return a mask value as text: "11", or "#804080" for a color."""
+    return str(value) if isinstance(value, int) else format_color(value)
+
+
+def describe(labels: Labels, limit: int = 30) -> str:
+    """Return the class table in one line, for messages.
+
+    >>> describe(Labels(("sky", "road"), values={11: 255}))
+    '0 sky, 1 road, 11 ignore, 255 ignore'
+    """
+    table: dict[Any, int] = dict(sorted(integers_of(labels).items()))
+    if any(isinstance(value, tuple) for value in labels.values):
+        table = dict(colors_of(labels))
+    entries = [
+        f"{format_value(value)} {IGNORE if k == labels.ignore_index else labels.names[k]}"
+        for value, k in table.items()
+    ]
+    return truncated_list(entries, limit)
 
 
 def pack(colors: NDArray[Any]) -> NDArray[Any]:

@@ -11,13 +11,13 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
-import tomli_w
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 from PIL.PngImagePlugin import PngInfo
@@ -25,7 +25,7 @@ from PIL.PngImagePlugin import PngInfo
 from fullconv.core.errors import FullconvError
 from fullconv.core.files import atomic_path
 from fullconv.core.i18n import join, msg, nmsg
-from fullconv.core.labels import IGNORE, Labels, format_color, voc_color
+from fullconv.core.labels import IGNORE, RGB, Labels, voc_color
 from fullconv.core.text import truncated_list
 from fullconv.data.io.images import Source, open_image, pixels_to_decode, source_name, upright
 from fullconv.data.io.limits import decode_budget
@@ -34,9 +34,11 @@ from fullconv.data.io.mask_values import (
     Value,
     are_colors,
     bands,
-    colors_of,
-    integers_of,
+    describe,
+    format_value,
     make_class_lookup,
+    map_table,
+    palette_speaks,
     unpack,
     value_counts,
 )
@@ -60,6 +62,16 @@ class MaskHistogram:
     lossy: bool = False  # the format of the file (by content, not suffix) is lossy
     more: int = 0  # number of rare colors that `counts` leaves out
     more_pixels: int = 0  # number of pixels with these colors
+    palette: dict[int, RGB] = field(default_factory=dict)  # indices in use -> color
+
+    def in_colors(self, labels: Labels) -> MaskHistogram:
+        """Return the histogram of a palette file by color, if its colors tell the classes."""
+        if not palette_speaks(self.palette, labels):
+            return self
+        counts: Counter[Value] = Counter()
+        for index, count in self.counts.items():
+            counts[self.palette[index]] += count  # type: ignore[index]
+        return replace(self, counts=dict(counts), palette={})
 
     def classes(self, labels: Labels) -> dict[Value, int | None]:
         """Return the class id, `ignore_index` or None (no class) of every value in the file."""
@@ -71,7 +83,8 @@ class MaskHistogram:
         """Return a table for JSON; `from_json` reads it back."""
         more = [self.more, self.more_pixels]
         table = {"size": self.size, "counts": list(self.counts.items()), "more": more}
-        return {**table, "gray_rgb": self.gray_rgb, "lossy": self.lossy}
+        palette = list(self.palette.items())
+        return {**table, "gray_rgb": self.gray_rgb, "lossy": self.lossy, "palette": palette}
 
     @classmethod
     def from_json(cls, table: Any) -> MaskHistogram | None:
@@ -80,7 +93,9 @@ class MaskHistogram:
             counts = {tuple(v) if isinstance(v, list) else int(v): n for v, n in table["counts"]}
             height, width = table["size"]
             more, pixels = table["more"]
-            return cls((height, width), counts, table["gray_rgb"], table["lossy"], more, pixels)
+            palette = {int(index): tuple(color) for index, color in table["palette"]}
+            flags = table["gray_rgb"], table["lossy"]
+            return cls((height, width), counts, *flags, more, pixels, palette)
         except (TypeError, KeyError, ValueError):
             return None
 
@@ -89,12 +104,13 @@ class MaskHistogram:
         return self.gray_rgb and are_colors(self.counts, labels)
 
 
-def read_values(path: Source) -> Ids:
+def read_values(path: Source, labels: Labels | None = None) -> Ids:
     """Read the values of a mask file: (H, W) integers, or (H, W, 3) uint8 colors, without alpha.
 
-    An RGB file with equal channels is read as gray.
+    An RGB file with equal channels is read as gray; a palette file as indices, unless its colors
+    tell the classes of `labels`.
     """
-    return _read(path)[0]
+    return _read(path, labels=labels).values
 
 
 def read_mask(path: Source, labels: Labels) -> Ids:
@@ -103,7 +119,8 @@ def read_mask(path: Source, labels: Labels) -> Ids:
     Raises:
         FullconvError: the file cannot be read, or a value has no class.
     """
-    values, gray_rgb, _ = _read(path)
+    file = _read(path, labels=labels)
+    values, gray_rgb = file.values, file.gray_rgb
     ids = np.empty(values.shape[:2], mask_dtype(labels))
     lookup = make_class_lookup(values, labels, gray_rgb=gray_rgb)
     for rows in bands(values):
@@ -180,9 +197,12 @@ def count_values(path_or_file: Source, *, name: str = "") -> MaskHistogram:
         return read_histogram(path_or_file, name=name)[0]
 
 
-def read_histogram(path_or_file: Source, *, name: str = "") -> tuple[MaskHistogram, Ids]:
+def read_histogram(
+    path_or_file: Source, labels: Labels | None = None, *, name: str = ""
+) -> tuple[MaskHistogram, Ids]:
     """Return the results of `count_values` and `read_values` from one decode, without waiting."""
-    values, gray_rgb, lossy = _read(path_or_file, name)
+    file = _read(path_or_file, name, labels)
+    values = file.values
     present, pixels = value_counts(values, name or source_name(path_or_file))
     total_pixels, total_values = int(pixels.sum()), len(present)
     if values.ndim == 3 and total_values > _MAX_COLORS:
@@ -190,8 +210,10 @@ def read_histogram(path_or_file: Source, *, name: str = "") -> tuple[MaskHistogr
         present, pixels = present[commonest], pixels[commonest]
     height, width = values.shape[:2]
     counts = dict(zip(_keys(present, values), pixels.tolist(), strict=True))
-    more, more_pixels = total_values - len(counts), total_pixels - int(pixels.sum())
-    return MaskHistogram((height, width), counts, gray_rgb, lossy, more, more_pixels), values
+    more = total_values - len(counts), total_pixels - int(pixels.sum())
+    palette = {k: file.palette[k] for k in present.tolist()} if file.palette else {}
+    size, flags = (height, width), (file.gray_rgb, file.lossy)
+    return MaskHistogram(size, counts, *flags, *more, palette), values
 
 
 def content_key(content: bytes, path: Path) -> str:
@@ -214,17 +236,6 @@ def mask_pixels(source: Source, *, name: str = "") -> int:
     return size * (_DENSEST if name.lower().endswith(".mat") else 1)
 
 
-def map_table(values: Mapping[Any, str]) -> str:
-    """Return a [map] table for dataset.toml, such as the lines [map] and "#804080" = "road"."""
-    table = {format_value(value): name for value, name in values.items()}
-    return tomli_w.dumps({"map": table}).rstrip()
-
-
-def format_value(value: Value) -> str:
-    """Return a mask value as text: "11", or "#804080" for a color."""
-    return str(value) if isinstance(value, int) else format_color(value)
-
-
 def mask_dtype(labels: Labels) -> type[np.uint8] | type[np.uint16]:
     """Return the dtype of a mask: uint8, or uint16 if a class id or the ignored id exceeds 255."""
     top = max(len(labels) - 1, labels.ignore_index)
@@ -239,12 +250,31 @@ def mask_dtype(labels: Labels) -> type[np.uint8] | type[np.uint16]:
     return np.uint8 if top <= 255 else np.uint16
 
 
-def _read(source: Source, name: str = "") -> tuple[Ids, bool, bool]:
-    """Return the values, whether the file is RGB with equal channels, and whether it is lossy."""
+class _File(NamedTuple):
+    """The content of a mask file."""
+
+    values: Ids
+    gray_rgb: bool = False  # RGB with equal channels
+    lossy: bool = False
+    palette: Sequence[RGB] = ()  # color of each index
+
+
+def _read(source: Source, name: str = "", labels: Labels | None = None) -> _File:
+    """Read a file; one with a palette as colors, if these tell the classes of `labels`."""
+    file = _decode(source, name)
+    if labels is None or not file.palette or not labels.lists_colors:
+        return file
+    present = np.flatnonzero(np.bincount(file.values.ravel(), minlength=1)).tolist()
+    if not palette_speaks({index: file.palette[index] for index in present}, labels):
+        return file
+    return _File(np.array(file.palette, np.uint8)[file.values], lossy=file.lossy)
+
+
+def _decode(source: Source, name: str) -> _File:
     name = name or source_name(source)
     if name.lower().endswith(ARRAY_SUFFIXES):
         read_array = read_mat_mask if name.lower().endswith(".mat") else read_npy_mask
-        return _narrow(read_array(source, name), name), False, False
+        return _File(_narrow(read_array(source, name), name))
     with open_image(source, "mask", name=name) as opened_image:
         lossy = _is_lossy(opened_image)
         # Pillow scales 2-bit and 4-bit gray of PNG to 0..255; the ids are the stored samples. It
@@ -263,13 +293,22 @@ def _read(source: Source, name: str = "") -> tuple[Ids, bool, bool]:
             raise FullconvError(message, msg("save it again as 8-bit or 16-bit PNG"))
         if image.mode in ("1", "L", "P", "I") or image.mode.startswith("I;16"):
             values = np.array(image, np.uint8) if image.mode == "1" else np.array(image)
-            return values // step if step > 1 else values, False, lossy
+            values = values // step if step > 1 else values
+            return _File(values, lossy=lossy, palette=_palette(image))
         if image.mode in ("LA", "PA", "La"):
-            return np.array(image)[..., 0], False, lossy
+            return _File(np.array(image)[..., 0], lossy=lossy, palette=_palette(image))
         values = np.array(image if image.mode in ("RGB", "RGBA") else image.convert("RGB"))[..., :3]
     if (values[..., 0] == values[..., 1]).all() and (values[..., 1] == values[..., 2]).all():
-        return np.ascontiguousarray(values[..., 0]), True, lossy
-    return values, False, lossy
+        return _File(np.ascontiguousarray(values[..., 0]), True, lossy)
+    return _File(values, lossy=lossy)
+
+
+def _palette(image: Image.Image) -> list[RGB]:
+    """Return 256 colors, black beyond the end of the palette; [] for an image without one."""
+    if image.mode not in ("P", "PA"):
+        return []
+    flat = (image.getpalette("RGB") or []) + [0] * 768
+    return [(flat[k], flat[k + 1], flat[k + 2]) for k in range(0, 768, 3)]
 
 
 def _narrow(values: NDArray[Any], name: str) -> Ids:
@@ -330,22 +369,6 @@ def _unknown_values(name: str, values: Ids, gray_rgb: bool, labels: Labels) -> F
     table = map_table(dict.fromkeys([keys[k] for k in unknown[:_MAX_LISTED]], IGNORE))
     advice = msg("in dataset.toml, with class names in place of ignore where they are classes:")
     return FullconvError(message, join([advice, table]))
-
-
-def describe(labels: Labels, limit: int = 30) -> str:
-    """Return the class table in one line, for messages.
-
-    >>> describe(Labels(("sky", "road"), values={11: 255}))
-    '0 sky, 1 road, 11 ignore, 255 ignore'
-    """
-    table: dict[Any, int] = dict(sorted(integers_of(labels).items()))
-    if any(isinstance(value, tuple) for value in labels.values):
-        table = dict(colors_of(labels))
-    entries = [
-        f"{format_value(value)} {IGNORE if k == labels.ignore_index else labels.names[k]}"
-        for value, k in table.items()
-    ]
-    return truncated_list(entries, limit)
 
 
 def _keys(present: NDArray[Any], values: Ids) -> list[Value]:
