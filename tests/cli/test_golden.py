@@ -143,7 +143,7 @@ CASES = [
     fixable("check EMPTY", "EMPTY"),
     fixable("check DATA --layout voc", "JPEGImages/ and SegmentationClass/"),
     fixable("check DATA --layout vox", "vox", "--layout voc"),
-    fixable("convert DATA OUT --layout yolo", "labelme, coco, label-studio, ultralytics, city"),
+    fixable("convert DATA OUT --layout yolo", "label-studio, ultralytics, class-masks, city"),
     fixable("ceiling FAULTY --split test", "", "fullconv check FAULTY"),
     fixable("inspect gone/away", "there is no gone/away. Expected a back", "fullconv inspect res"),
     fixable("inspect FILE", "FILE is a file of another kind. Expected a backbone name",

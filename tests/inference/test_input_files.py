@@ -140,13 +140,13 @@ def test_results_of_earlier_runs_are_skipped_by_the_mark_inside(tree: Path) -> N
 @pytest.mark.parametrize(
     ("word", "message", "hint"),
     [
-        ("photos/*.gif", "no image in photos/*.gif; looked for .avif, .bmp, ", "ls photos"),
+        ("photos/*.gif", "no image in photos/*.gif; looked for .apng, .avif, ", "ls photos"),
         ("gone/**/*.jpg", "no image in gone/**/*.jpg", "ls gone"),
         ("@gone.txt", "the list gone.txt cannot be read: No such file", "MODEL @list.txt"),
         ("@photos/b.jpg", "photos/b.jpg names no image; expected one path per line", "predict MO"),
         ("@wide.txt", "wide.txt is not a list of paths: it contains zero bytes", "find photos"),
         ("gone.jpg", "no image or folder gone.jpg: it does not exist", "MODEL photo.jpg"),
-        ("empty", "no image in empty; looked for .avif, .bmp, ", "MODEL photo.jpg"),
+        ("empty", "no image in empty; looked for .apng, .avif, ", "MODEL photo.jpg"),
     ],
 )
 def test_words_that_name_no_image(tree: Path, word: str, message: str, hint: str) -> None:

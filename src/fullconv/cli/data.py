@@ -61,6 +61,9 @@ def check(
         ahead = _train_command(dataset.root, facts, heads, extra_inputs)
         if report.errors:
             ahead = repair_command(dataset.root)
+        elif "train" not in dataset.splits:
+            split = next(iter(dataset.splits))
+            ahead = shell_command("fullconv", "evaluate", "MODEL", dataset.root, "--split", split)
         print_result(facts, text, json, ahead=ahead)  # before the preview, which may fail
     if preview is not None:
         from fullconv.data.check.preview import save_preview

@@ -32,7 +32,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def atomic_write(path: Path, content: bytes | str) -> None:
-    """Write a file whole: text as UTF-8. See `atomic_path`."""
-    data = content.encode() if isinstance(content, str) else content
+    """Write a file whole: text as UTF-8, file names in other encodings as escapes. See
+    `atomic_path`."""
+    data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)

@@ -20,6 +20,7 @@ from typing import Any, TextIO
 
 from fullconv.core.i18n import msg, translate
 
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _HEX_COLOR = re.compile(r"(?<![\"'\w])#[0-9a-f]{6}\b")  # not within quotes: a line to paste
 
 
@@ -33,11 +34,22 @@ def is_terminal(stream: TextIO | None = None) -> bool:
     return (stream or sys.stderr).isatty() and os.environ.get("TERM") != "dumb"
 
 
+def printable(text: str) -> str:
+    """Return text in which no file name or class name can steer the terminal: control characters
+    and bytes that are no UTF-8 become escapes.
+
+    >>> printable("a\\x1b[2J\\udcdf.png")
+    'a\\\\x1b[2J\\\\udcdf.png'
+    """
+    return _UNPRINTABLE.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
+
 def print_text(text: str, stream: TextIO) -> None:
     """Print text: on a terminal with colors and wrapped between words, elsewhere as it is.
 
     "error:" is red, the line with the next command is bold, and a hex color is a colored block.
     """
+    text = printable(text)
     if not is_terminal(stream):
         print(text, file=stream, flush=True)
         return

@@ -286,7 +286,7 @@ def _match_heads(
     else:
         dataset = data if isinstance(data, Dataset) else load_dataset(data)
         dataset.pairs_of(split)
-        report = check(without_extras(dataset))
+        report = check(without_extras(dataset)).for_evaluation()
         head_folders, input_folders = folders
         inputs = [extra.name for extra in model.extra_inputs]
         _require_folder_each(head_folders, names[1:], "--heads")

@@ -118,7 +118,7 @@ class SplitConfusions:
         path = Path(path)
         classes = {name: head.classes for name, head in self.heads.items()}
         facts = {"format": FORMAT, **vars(self), "heads": classes}
-        text = json.dumps(facts, ensure_ascii=False).encode()
+        text = json.dumps(facts).encode()
         arrays = {"facts": np.frombuffer(text, np.uint8)}
         for number, head in enumerate(self.heads.values()):
             counts = head.counts

@@ -132,7 +132,7 @@ def job_hash(model: Path, options: Mapping[str, Any]) -> str:
     elif root.suffix.lower() == ".xml":
         files.append(root.with_suffix(".bin"))
     if not root.exists():  # torchvision:fcn_resnet50
-        digest.update(str(model).encode())
+        digest.update(os.fsencode(model))
     for path in files:
         if path.is_file():
             digest.update(b"\0" + path.name.encode(errors="replace") + b"\0")

@@ -289,6 +289,14 @@ def _check_dataset(
 ) -> list[CheckReport]:
     """Return the reports of the dataset, with heads and extra inputs, and of these heads."""
     report = check(data)
+    if not report.dataset.splits.get("train"):
+        splits = ", ".join(split for split, pairs in report.dataset.splits.items() if pairs)
+        message = msg(
+            "{root} has no images to train on: all are in {splits}.",
+            root=report.dataset.root,
+            splits=splits,
+        )
+        raise FullconvError(message, shell_command("fullconv", "check", report.dataset.root))
     dataset, head_reports = add_extra_heads(report, heads, ignore_rules=ignore_rules)
     dataset = with_extra_inputs(dataset, extra_inputs)
     if dataset.inputs:

@@ -250,6 +250,13 @@ def as_jpeg(root: Path) -> None:
         mask.unlink()
 
 
+def without_train(root: Path) -> None:
+    for folder in ("images", "masks"):
+        shutil.rmtree(root / folder / "train")
+        (root / folder / "val").rename(root / folder / "more")
+        shutil.rmtree(root / folder / "more")
+
+
 def without_val(root: Path) -> None:
     for path in (*root.glob("images/val/*"), *root.glob("masks/val/*")):
         path.unlink()
@@ -315,6 +322,7 @@ FAULTS: dict[str, Callable[[Path], Any]] = {
     "unpaired-image": lambda r: save(r / "images/val/more.png", np.zeros((9, 9))),
     "unpaired-mask": lambda r: save(r / "masks/val/more.png", np.zeros((9, 9))),
     "empty-split": without_val,
+    "no-train-split": without_train,
     "size": lambda r: copied(r, SPARE, exif=turned()),
     "lossy-mask": as_jpeg,
     "black-and-white": lambda r: change(r, lambda v: np.where(v == 2, 255, 0), table=False),

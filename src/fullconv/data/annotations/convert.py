@@ -197,7 +197,7 @@ def _convert_masks(
     source: Path, dataset: Dataset, out: Path, progress: Progress | None
 ) -> ConvertResult:
     report = check(dataset, progress=progress)
-    report.raise_for_errors()
+    report.for_evaluation().raise_for_errors()
     copy = plain_copy(dataset, out, progress=progress)
     notes = list(dataset.notes)
     for reason, count in Counter(copy.left_out.values()).items():

@@ -12,7 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from textwrap import indent
 from typing import Any, NamedTuple
@@ -103,6 +103,11 @@ class CheckReport:
             rows.append(ClassRow(k, color, name, shares))
         ignored = {s: n / max(1, n + labeled[s]) for s, n in self.ignored_pixels.items()}
         return [*rows, ClassRow(None, None, msg("(ignored)"), ignored)]
+
+    def for_evaluation(self) -> CheckReport:
+        """Return the report without the errors that only prevent training."""
+        kept = tuple(finding for finding in self.findings if finding.rule != "one-class")
+        return replace(self, findings=kept)
 
     def raise_for_errors(self) -> None:
         """Raise a `FullconvError` that lists the errors, if there are any."""

@@ -60,5 +60,6 @@ def fingerprint(report: CheckReport, dataset: Dataset) -> str:
         for pair in sorted(pairs, key=lambda pair: pair.name):
             for path in pair.inputs:
                 content = hashlib.sha256(path.read_bytes()).hexdigest()
-                digest.update(f"{split}\0{pair.name}\0{content}\n".encode())
+                line = f"{split}\0{pair.name}\0{content}\n"
+                digest.update(line.encode("utf-8", "surrogateescape"))
     return digest.hexdigest()

@@ -232,7 +232,7 @@ def iou_ceiling(
     pairs = dataset.pairs_of(split)
     # For masks whose values mean something else (0 and 255 only, say) the result would be nonsense.
     if not checked:
-        check(replace(dataset, splits={split: pairs})).raise_for_errors()
+        check(replace(dataset, splits={split: pairs})).for_evaluation().raise_for_errors()
     count = len(dataset.labels)
     sums = np.zeros((len(strides), 3, count), dtype=np.int64)
     pixels = 0

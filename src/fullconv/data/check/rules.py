@@ -105,6 +105,11 @@ def _doubled(kind: str, files: tuple[str, ...]) -> Finding:
 
 
 def _empty_split(scan: DatasetScan) -> Iterator[Finding]:
+    if "train" not in scan.dataset.splits:
+        splits = ", ".join(scan.dataset.splits)
+        message = msg("there is no split to train on: all images are in {splits}.", splits=splits)
+        fix = msg("nothing, if the dataset only evaluates models; else list images in train.txt")
+        yield Finding("warning", "no-train-split", message, (), fix)
     for split, pairs in scan.dataset.splits.items():
         if not pairs:
             message = msg("the split {split!r} has no image with a mask.", split=split)
