@@ -106,8 +106,8 @@ class CheckReport:
 
     def for_evaluation(self) -> CheckReport:
         """Return the report without the errors that only prevent training."""
-        kept = tuple(finding for finding in self.findings if finding.rule != "one-class")
-        return replace(self, findings=kept)
+        findings = tuple(finding for finding in self.findings if finding.rule != "one-class")
+        return replace(self, findings=findings)
 
     def raise_for_errors(self) -> None:
         """Raise a `FullconvError` that lists the errors, if there are any."""
