@@ -112,7 +112,8 @@ def test_annotations_that_are_refused(tmp_path: Path, entry: Any, message: str) 
 )
 def test_images_that_are_refused(tmp_path: Path, image: Any, message: str) -> None:
     assert message in problem(tmp_path, images=[image])
-    annotations = read(tmp_path, images=[image, IMAGE, image])
+    others = [{**IMAGE, "id": 2}, {**image, "id": 3}]
+    annotations = read(tmp_path, images=[image, *others])
     assert (len(annotations.images), len(annotations.problems)) == (1, 2)
 
 
@@ -137,6 +138,28 @@ def test_annotations_without_an_image_are_counted(tmp_path: Path) -> None:
         "annotations of images that x.json does not list": 1,
         "polygons with fewer than three points": 1,
     }
+
+
+def test_two_images_with_one_id_are_refused(tmp_path: Path) -> None:
+    Image.new("RGB", (10, 6)).save(tmp_path / "b.png")
+    message = problem(tmp_path, SMALL, images=[IMAGE, {**IMAGE, "file_name": "b.png"}])
+    assert "image 'b.png': its id 1 is also that of 'a.png'" in message
+
+
+@pytest.mark.parametrize("key", ["1", 1.0, " 1 "])
+def test_ids_and_sizes_may_be_text(tmp_path: Path, key: Any) -> None:
+    image = {**IMAGE, "id": key, "width": "10", "height": 6.0}
+    annotations = read(tmp_path, SMALL, LARGE, images=[image])
+    assert ids(annotations)[0, 0] == 2
+    assert read(tmp_path, note(3, BOX, image_id=key)).left_out == {}
+
+
+def test_images_without_annotations_are_named_if_some_annotations_belong_to_none(
+    tmp_path: Path,
+) -> None:
+    annotations = read(tmp_path, note(3, BOX, image_id=8))
+    assert "1 image has no annotations, such as a.png" in annotations.notes[0]
+    assert len(read(tmp_path).notes) == 1  # an image of background alone is usual
 
 
 def test_the_split_in_a_name() -> None:

@@ -250,6 +250,16 @@ def as_jpeg(root: Path) -> None:
         mask.unlink()
 
 
+def upside_down(root: Path) -> None:
+    """The photos are stored upside down, and the masks were drawn on them as they are stored."""
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    for path in root.glob("images/*/*.jpg"):
+        save(path, values_of(path)[::-1, ::-1], quality=95, exif=exif)
+    for path in root.glob("masks/*/*.png"):
+        save(path, values_of(path)[::-1, ::-1])
+
+
 def without_train(root: Path) -> None:
     for folder in ("images", "masks"):
         shutil.rmtree(root / folder / "train")
@@ -325,6 +335,7 @@ FAULTS: dict[str, Callable[[Path], Any]] = {
     "no-train-split": without_train,
     "size": lambda r: copied(r, SPARE, exif=turned()),
     "lossy-mask": as_jpeg,
+    "turned-mask": upside_down,
     "black-and-white": lambda r: change(r, lambda v: np.where(v == 2, 255, 0), table=False),
     "mixed-white": two_annotators,
     "palette-order": two_palettes,

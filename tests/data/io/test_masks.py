@@ -432,3 +432,17 @@ def test_a_palette_color_that_the_table_lacks_has_no_class(tmp_path: Path) -> No
         read_mask(path, BY_COLOR)
     unused = indexed(tmp_path / "b.png", [[0, 1, 1]], [RED, BLACK, (9, 9, 9)])
     assert read_mask(unused, BY_COLOR).tolist() == [[1, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "count"), [(((9, 7), (9, 7)), 2), (((9, 7),) * 3, 3), (((9, 7), (4, 3)), 0)]
+)
+def test_pages_of_a_tiff(tmp_path: Path, sizes: tuple[tuple[int, int], ...], count: int) -> None:
+    first, *others = (Image.new("L", size, 1) for size in sizes)
+    path = tmp_path / "a.tif"
+    first.save(path, save_all=True, append_images=others)
+    if count:
+        with pytest.raises(FullconvError, match=f"has {count} pages; expected one"):
+            read_values(path)
+    else:  # a smaller copy, as geographic files have them
+        assert read_values(path).shape == (7, 9)

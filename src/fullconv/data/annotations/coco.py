@@ -100,16 +100,39 @@ def read_file(
             raise FullconvError(message, "fullconv convert instances_train2017.json OUT")
         by_image[_key(entry.get("image_id"))].append(entry)
     crowds, left_out = 0, annotations.left_out
+    names: dict[Any, Any] = {}  # image id -> file name
+    without: list[str] = []  # images without annotations
     for _, image in list(numbered(table["images"], msg("{path}: image", path=path))):
-        entries = by_image.pop(_key(image.get("id")), [])
+        key = _key(image.get("id"))
+        entries = by_image.pop(key, [])
         name = image.get("file_name", image.get("id"))
         place = msg("{path}, image {name!r}", path=path, name=name)
         with annotations.collect_problems(), in_place(place):
+            if key in names:
+                message = msg(
+                    "its id {key!r} is also that of {other!r}: it is unclear which image the "
+                    "annotations belong to.",
+                    key=image.get("id"),
+                    other=names[key],
+                )
+                raise FullconvError(message, '"images": [{"id": 1, "file_name": "a.jpg"}]')
+            names[key] = name
+            without += [] if entries else [str(name)]
             shapes = _shapes(entries, categories, order, left_out)
             annotations.images.append(_annotated_image(path, image, split, find, shapes))
             crowds += sum(bool(entry.get("iscrowd")) for entry in entries)
     if orphans := sum(map(len, by_image.values())):
         left_out[msg("annotations of images that {file} does not list", file=path.name)] += orphans
+        if without:
+            note = nmsg(
+                "{count} image has no annotations, such as {first}; do those that are left out "
+                "belong to it?",
+                "{count} images have no annotations, such as {first}; do those that are left out "
+                "belong to them?",
+                len(without),
+                first=without[0],
+            )
+            annotations.notes.append(note)
     annotations.names += dict.fromkeys(categories[key] for key in sorted(categories))
     return order == "area", crowds
 
@@ -138,7 +161,7 @@ def _annotated_image(
     if not isinstance(name, str) or not name:
         raise FullconvError(msg("it has no file_name."), '"file_name": "a.jpg"')
     image = find(path, name)
-    size, suffix = check_image(image, entry.get("height"), entry.get("width"))
+    size, suffix = check_image(image, _key(entry.get("height")), _key(entry.get("width")))
     for part in (part for shape in shapes for part in shape.parts):
         if isinstance(part, RunLengths) and part.size != size:
             message = msg(
@@ -204,5 +227,10 @@ def _parts(segmentation: Any, left_out: Counter[str]) -> tuple[Part, ...]:
 
 
 def _key(value: Any) -> Any:
-    """Return an id that can be looked up; None for lists and objects."""
+    """Return an id or a size that can be compared, whole numbers as such even if they are text or
+    have a decimal point; None for lists and objects."""
+    if isinstance(value, str) and value.strip().isdecimal():
+        return int(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
     return value if isinstance(value, int | str) else None

@@ -132,6 +132,7 @@ class _Plan:
     nominal: tuple[RGB, ...] = ()  # snap: colors, and their ids
     nominal_ids: tuple[int, ...] = ()
     new_ids: dict[int, int] = field(default_factory=dict)  # ids: old class id -> new class id
+    turned: frozenset[Path] = frozenset()  # masks without the EXIF orientation of their photos
 
 
 def repair(
@@ -146,7 +147,12 @@ def repair(
     """
     dataset, out = report.dataset, Path(out)
     require_new(out, dataset.root, msg("the repaired copy"), repair_command(dataset.root))
-    return _write(dataset, _make_plan(report), _leaked_images(report), out, progress)
+    turned = [
+        f for finding in report.errors if finding.rule == "turned-mask" for f in finding.files
+    ]
+    plan = _make_plan(report)
+    plan.turned = frozenset(dataset.root / name for name in turned)
+    return _write(dataset, plan, _leaked_images(report), out, progress)
 
 
 def plain_copy(
@@ -297,7 +303,7 @@ def _repaired_mask(plan: _Plan, labels: Labels, pair: Pair) -> tuple[Ids, Counte
     done: Counter[str] = Counter()
     ids = _repaired_ids(plan, labels, pair.mask, done)
     size, _ = read_reduced(pair.image, 1)  # reads the whole file, which may be truncated
-    if ids.shape == size[::-1] != size:
+    if ids.shape == size[::-1] != size or pair.mask in plan.turned:
         ids = turn_upright(ids, pair.image)
         if ids.shape != size:
             message = msg("its mask is turned, and the photo has no EXIF orientation.")

@@ -18,7 +18,7 @@ from fullconv.data.check.rules_balance import (
     one_class_only,
     single_class,
 )
-from fullconv.data.check.rules_duplicates import duplicates, misaligned
+from fullconv.data.check.rules_duplicates import duplicates, misaligned, turned_masks
 from fullconv.data.check.rules_values import (
     absent_classes,
     all_ignored,
@@ -175,6 +175,6 @@ _RULES: tuple[Callable[[DatasetScan], Iterator[Finding]], ...] = (
     _unreadable, _empty_split, _unpaired, _sizes, _lossy,
     palette_order, values_without_class, absent_classes, all_ignored,
     one_class_only, identical_masks,
-    duplicates, misaligned,
+    duplicates, turned_masks, misaligned,
     mostly_ignored, imbalance, single_class, extreme_sizes,
 )  # fmt: skip

@@ -128,9 +128,34 @@ def _finding(
     return Finding(level, rule, message, files, fix, names)
 
 
+def turned_masks(scan: DatasetScan) -> Iterator[Finding]:
+    """Report masks that lack the EXIF orientation of their photos, though the sizes agree.
+
+    Masks that fit neither way clearly go with the majority.
+    """
+    votes = Counter(pair_scan.turned for pair_scan in scan.scans)
+    if votes[1] <= votes[-1]:
+        return
+    turned = [s.pair for s in scan.scans if s.turned in (0, 1)]
+    message = nmsg(
+        "{count} photo has an EXIF orientation that its mask lacks: {clear} of them fits the edges "
+        "of the photo only after it is turned.",
+        "{count} photos have an EXIF orientation that their masks lack: {clear} of them fit the "
+        "edges of the photo only after they are turned.",
+        len(turned),
+        clear=votes[1],
+    )
+    fix = msg(
+        "this makes a repaired copy, in which these masks are turned:\n{command}",
+        command=repair_command(scan.dataset.root),
+    )
+    files = scan.names(pair.mask for pair in turned)
+    yield Finding("error", "turned-mask", message, files, fix)
+
+
 def misaligned(scan: DatasetScan) -> Iterator[Finding]:
     """Report masks whose borders fit the edges of their images better at another offset."""
-    shifts = [(scanned, scanned.shift) for scanned in scan.scans if scanned.shift is not None]
+    shifts = [(s, s.shift) for s in scan.scans if s.shift is not None and s.turned != 1]
     distinct = {pair_scan.mask_hash: shift for pair_scan, shift in shifts}  # one mask, one vote
     common = _common_shift(list(distinct.values()))
     if common is not None:

@@ -34,9 +34,9 @@ from fullconv.data.check.image_signature import (
     signature,
     step_of,
 )
-from fullconv.data.io.images import pixels_to_decode, read_reduced
+from fullconv.data.io.images import is_turned, pixels_to_decode, read_reduced, turn_upright
 from fullconv.data.io.limits import decode_budget, read_content
-from fullconv.data.io.mask_values import Value, bands
+from fullconv.data.io.mask_values import Value, bands, pack
 from fullconv.data.io.masks import MaskHistogram, content_key, mask_pixels, read_histogram
 from fullconv.data.io.scan_cache import ScanCache
 from fullconv.data.layouts.dataset import Dataset
@@ -44,6 +44,7 @@ from fullconv.data.layouts.file_names import Pair
 from fullconv.data.layouts.mask_value_kinds import white_kind
 
 _CACHE_VERSION = 4  # of the cached scans
+_CLEAR = 6  # standard deviations by which the borders of a mask fit the edges of its image
 _MAX_VALUES = 1 << 18  # distinct values that are counted in all masks together
 
 
@@ -69,6 +70,7 @@ class PairScan:
     image: ImageScan | None
     histogram: MaskHistogram | None
     shift: Shift | None = None
+    turned: int | None = None  # see `_turn_vote`
     errors: tuple[tuple[Path, str], ...] = ()
 
     @property
@@ -175,10 +177,14 @@ def scan_pair(split: str, pair: Pair, cache: ScanCache) -> PairScan:
     nothing: tuple[Any, Any] = (None, None)
     image, gray = _decode(pair.image, image_bytes, _scan_image, errors) or nothing
     histogram, values = _decode(pair.mask, mask_bytes, _scan_mask, errors) or nothing
-    shift = None
+    shift: Shift | None = None
+    turned: int | None = None
     if image and histogram:
         if image.size == histogram.size:
             shift = estimate_shift(gray, values, step_of(image.size))
+            assert image_bytes is not None
+            if shift is not None:
+                turned = _turn_vote(gray, values, shift, io.BytesIO(image_bytes))
         if not histogram.more:  # otherwise the list is long, and the mask is wrong
             cached_image = {
                 "size": image.size,
@@ -187,8 +193,26 @@ def scan_pair(split: str, pair: Pair, cache: ScanCache) -> PairScan:
                 "look": base64.b64encode(image.signature).decode(),
             }
             cached_shift = asdict(shift) if shift else None
-            cache.put(key, cached_image | {"mask": histogram.to_json(), "shift": cached_shift})
-    return PairScan(split, pair, image_hash, mask_hash, image, histogram, shift, tuple(errors))
+            cached_mask = {"mask": histogram.to_json(), "shift": cached_shift, "turned": turned}
+            cache.put(key, cached_image | cached_mask)
+    rest = image, histogram, shift, turned, tuple(errors)
+    return PairScan(split, pair, image_hash, mask_hash, *rest)
+
+
+def _turn_vote(
+    gray: NDArray[np.uint8], values: NDArray[Any], shift: Shift, image: io.BytesIO
+) -> int | None:
+    """Return 1 if a mask fits a photo with an EXIF orientation only after it is turned, too; -1 if
+    it fits as it is, 0 if neither is clear, and None for a photo without an orientation."""
+    if not is_turned(image):
+        return None
+    image.seek(0)
+    turned = turn_upright(pack(values) if values.ndim == 3 else values, image)
+    other = estimate_shift(gray, turned, shift.step) if turned.shape == gray.shape else None
+    fits = shift.fit_at_zero, other.fit_at_zero if other else 0.0
+    if max(fits) < _CLEAR or max(fits) < 2 * min(fits):
+        return 0
+    return 1 if fits[1] > fits[0] else -1
 
 
 def _read(path: Path, kind: str, errors: list[tuple[Path, str]]) -> tuple[bytes | None, str]:
@@ -247,7 +271,7 @@ def _truncate(counter: Counter[Value]) -> bool:
     return True
 
 
-def _from_json(table: Any) -> tuple[ImageScan, MaskHistogram, Shift | None] | None:
+def _from_json(table: Any) -> tuple[ImageScan, MaskHistogram, Shift | None, int | None] | None:
     """Return what `scan_pair` cached; None if the table has another form."""
     try:
         image_signature = base64.b64decode(table["look"])
@@ -255,6 +279,6 @@ def _from_json(table: Any) -> tuple[ImageScan, MaskHistogram, Shift | None] | No
         image = ImageScan(size, mean, square, image_signature)
         histogram = MaskHistogram.from_json(table["mask"])
         shift = Shift(**table["shift"]) if table["shift"] else None
-        return (image, histogram, shift) if histogram else None
+        return (image, histogram, shift, table["turned"]) if histogram else None
     except (TypeError, KeyError, ValueError):
         return None

@@ -202,6 +202,12 @@ def upright(image: Image.Image) -> Image.Image:
     return image.transpose(transpose) if transpose is not None else image
 
 
+def is_turned(image: Source) -> bool:
+    """Return whether a photo has an EXIF orientation, so that its stored pixels are not upright."""
+    with open_image(image) as file:
+        return _orientation(file) in _UPRIGHT
+
+
 def turn_upright(ids: NDArray[Any], image: Source) -> NDArray[Any]:
     """Apply the EXIF orientation of an image to (H, W) ids that were drawn on its stored pixels."""
     with open_image(image) as file:
