@@ -11,10 +11,10 @@ install: translations   ## the command line, in .venv
 
 translations: $(READY) $(MO)  ## the message catalogs
 
-demo: translations      ## drawn street scenes: trained, evaluated, a sheet to look at
+demo: translations      ## train and evaluate on synthetic street scenes
 	$(BIN)/fullconv demo --out demo
 
-test: translations      ## every test, in a process for each processor
+test: translations      ## every test, with one process per core
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 test-fast: translations ## the tests that take less than five seconds each

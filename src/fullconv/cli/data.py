@@ -118,14 +118,14 @@ def convert(
     order: Literal["auto", "area", "file"] = "auto",
     json: Json = False,
 ) -> None:
-    """Convert annotations or masks of any kind to images, id masks and a dataset.toml.
+    """Convert annotations or masks to images, id masks and a dataset.toml.
 
     Args:
         source: Folder of annotations and images, a JSON file, or the name of a published dataset.
             It is only read.
         out: New folder for the dataset.
-        layout: labelme, coco, label-studio, ultralytics, or a layout of masks such as voc or
-            camvid. Default: recognized automatically.
+        layout: labelme, coco, label-studio, ultralytics, class-masks, or a layout of masks such as
+            voc or camvid. Default: recognized automatically.
         order: Overlapping COCO and Ultralytics shapes: the smaller on top (area) or the later in
             the file (file). auto: by area, except for COCO files written by labelme, which use file
             order.

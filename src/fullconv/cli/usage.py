@@ -39,10 +39,10 @@ class UsageError(FullconvError):
 
 
 def usage_error(error: CycloptsError, argv: Sequence[str]) -> UsageError:
-    """Return what is wrong with a command line that cyclopts refused.
+    """Return an error that explains why cyclopts rejected the command line.
 
     Args:
-        argv: the words without --quiet and --lang.
+        argv: the arguments without --quiet and --lang.
     """
     argv = list(argv)
     if isinstance(error, UnknownCommandError) or (argv and argv[0] not in app):

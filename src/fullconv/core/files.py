@@ -18,12 +18,12 @@ def cache_dir() -> Path:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder, which is created, with the same suffix.
+    """Create the folder of `path`, and yield a temporary path in it with the same suffix.
 
     If the block succeeds, the temporary file replaces `path`; otherwise it is deleted.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}-{uuid.uuid4().hex}.unfinished{path.suffix}")
+    temporary = path.with_name(f".{path.stem[:40]}-{uuid.uuid4().hex}.unfinished{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)

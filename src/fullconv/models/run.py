@@ -51,7 +51,7 @@ class Run:
 
     @property
     def log(self) -> dict[str, list[float]]:
-        """The columns of log.csv, one number per epoch; see `read_log`."""
+        """Return the columns of log.csv, with a number for each epoch; see `read_log`."""
         return read_log(self.folder / "log.csv")
 
 

@@ -238,8 +238,8 @@ class TrainingGuards(pl.Callback):
         raise FullconvError(
             msg(
                 "the loss became {loss} at step {step} (epoch {epoch}, learning rate "
-                "{lr:.2g}). The best model so far is saved. Usual causes: a learning rate that "
-                "is too high, or half precision.",
+                "{lr:.2g}). This usually means that the learning rate is too high, or that half "
+                "precision is too coarse. The best model of the epochs before is kept.",
                 **values,
             ),
             msg("--lr {lr:.2g}   # or --precision float32", lr=lr / 4),

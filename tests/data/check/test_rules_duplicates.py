@@ -13,7 +13,7 @@ from PIL import Image
 from fullconv.data.check.check import check
 from fullconv.data.check.finding import Finding
 from fullconv.data.check.image_signature import Shift, estimate_shift
-from fullconv.data.check.rules_duplicates import misaligned
+from fullconv.data.check.rules_alignment import misaligned
 from fullconv.data.check.scan import PairScan
 from fullconv.data.io.masks import read_values
 from fullconv.data.layouts.file_names import Pair

@@ -1,4 +1,4 @@
-"""Convert annotations of any tool, or masks in any layout, to images, id masks and a dataset.toml.
+"""Convert annotations or masks to images, id masks and a dataset.toml.
 
     OUT/images/[SPLIT/]a.jpg     copied byte for byte (or extracted from the annotation file)
     OUT/masks/[SPLIT/]a.png      class ids, as a palette PNG

@@ -64,9 +64,12 @@ def read_file(
 
 
 def gather(root: Path, annotations: Annotations) -> Annotations:
-    """Add class names and notes to the images of a dataset.
+    """Add the class names, the reason and notes to the annotations.
 
     Class names come from the labels.txt next to the files or above them, else from the shapes.
+
+    Raises:
+        FullconvError: several labels.txt disagree, or one is not a list of names.
     """
     images = annotations.images
     count = len(images) + len(annotations.problems)

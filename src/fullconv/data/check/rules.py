@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 from fullconv.core.i18n import join, msg, nmsg
 from fullconv.data.check.finding import Finding, Level
+from fullconv.data.check.rules_alignment import misaligned, turned_masks
 from fullconv.data.check.rules_balance import (
     extreme_sizes,
     identical_masks,
@@ -18,7 +19,7 @@ from fullconv.data.check.rules_balance import (
     one_class_only,
     single_class,
 )
-from fullconv.data.check.rules_duplicates import duplicates, misaligned, turned_masks
+from fullconv.data.check.rules_duplicates import duplicates
 from fullconv.data.check.rules_values import (
     absent_classes,
     all_ignored,

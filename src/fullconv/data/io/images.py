@@ -71,7 +71,10 @@ def read_image(path_or_file: Source, *, name: str = "") -> NDArray[np.uint8]:
 
 
 def image_size(path: Source) -> tuple[int, int]:
-    """Return (H, W) of the upright image. Only PNG is decoded: its EXIF data may come last."""
+    """Return the height and width of the upright image in pixels.
+
+    PNG files are decoded, because their EXIF data may follow the pixels.
+    """
     with open_image(path) as image:
         return _upright_size(image)
 

@@ -183,9 +183,10 @@ def listed_pairs(path: Path) -> list[tuple[str, str]]:
 
 
 def listed_names(path: Path) -> list[str]:
-    """Return the names in a list of names, file names or paths, without suffixes: "a", "north/a".
+    """Return the image names that a list file contains, without suffixes: "a", "north/a".
 
-    Whatever follows a file name on its line is ignored. A name may contain spaces.
+    A line is a name, a file name or a path. Whatever follows a file name is ignored, and a name may
+    contain spaces.
     """
     names: dict[str, None] = {}
     for line in _lines(path):

@@ -79,7 +79,7 @@ def _segmentation_parts(segmentation: Segmentation, head: str) -> list[Markup]:
 
 
 def segmentation_png(segmentation: Segmentation) -> bytes:
-    """Return the overlay with a legend as a PNG of bounded size."""
+    """Return a PNG file of the overlay with its legend, at most `_LONGEST_SIDE` pixels long."""
     ids, labels = segmentation.ids_for_drawing()
     image, ids = _downscale(segmentation.image, ids, _LONGEST_SIDE)
     file = io.BytesIO()
