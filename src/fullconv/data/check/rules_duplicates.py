@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from fullconv.core.i18n import join, msg, nmsg
-from fullconv.core.text import shell_command
+from fullconv.core.i18n import msg, nmsg
 from fullconv.data.check.finding import Finding, Level
 from fullconv.data.check.image_signature import near_duplicates
 from fullconv.data.check.scan import DatasetScan, PairScan

@@ -54,7 +54,7 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Proof:
-    """Contain the largest differences from the original classifier, relative to its largest logit."""
+    """The largest differences from the original classifier, relative to its largest logit."""
 
     native: float  # to the classifier, on an image of its own size
     # On a larger image: to the classifier's own head on each window of the backbone's feature map.
