@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from fullconv.core.errors import FullconvError
+from fullconv.data.annotations.class_masks import read_inside
 from fullconv.data.annotations.convert import convert
 from fullconv.data.io.masks import read_values
 from fullconv.data.layouts.dataset import load_dataset
@@ -104,3 +105,11 @@ def test_one_folder_of_masks_is_no_class(tmp_path: Path) -> None:
         save(tmp_path / f"masks/v1/{k}.png", IDS)
     with pytest.raises(FullconvError, match="no image has a mask"):
         load_dataset(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("values", "mode", "inside"), [(0, "L", 0), (1, "L", 48), (255, "L", 48), (255, "1", 48)]
+)
+def test_a_file_with_one_value(tmp_path: Path, values: int, mode: str, inside: int) -> None:
+    Image.new(mode, (8, 6), values).save(tmp_path / "a.png")
+    assert read_inside(tmp_path / "a.png").sum() == inside

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from pairs import noise, only, rules_of, save, turned, write_pairs
+from PIL import Image
 
 from fullconv.cli.main import run
 from fullconv.core.labels import voc_color
@@ -298,3 +299,66 @@ def test_gaps_between_ids_are_closed(tmp_path: Path) -> None:
     report = check(tmp_path)
     assert report.findings == ()
     assert report.class_pixels["train"] == [3, 3]
+
+
+def indexed(path: Path, ids: np.ndarray, colors: list[tuple[int, int, int]]) -> None:
+    image = Image.fromarray(ids)
+    image.putpalette([channel for color in colors for channel in color])
+    image.save(path)
+
+
+@pytest.mark.parametrize(
+    ("second", "is_error"),
+    [
+        ([(0, 0, 0), (255, 0, 0)], False),
+        ([(0, 0, 0), (0, 255, 0)], True),  # one index, two colors
+        ([(255, 0, 0), (0, 0, 0)], True),  # one color, two indices
+    ],
+)
+def test_palettes_that_disagree(
+    tmp_path: Path, second: list[tuple[int, int, int]], is_error: bool
+) -> None:
+    write_pairs(tmp_path, {name: GOOD[name] for name in GOOD})
+    for path, colors in zip(
+        sorted(tmp_path.glob("masks/*/*.png")), ([(0, 0, 0), (255, 0, 0)], second), strict=True
+    ):
+        ids = values_with_ignored(path)
+        indexed(path, ids, [*colors, *[(0, 0, 0)] * (256 - len(colors))])  # 255 is black, too
+    report = check(tmp_path)
+    assert ("palette-order" in rules_of(report)) == is_error
+    if is_error:
+        paste(tmp_path, only(report, "palette-order").fix)
+        assert "palette-order" not in rules_of(check(tmp_path))
+
+
+def values_with_ignored(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        ids = np.array(image)
+    ids[0, 0] = 255
+    return ids
+
+
+def test_an_ignored_white_that_is_declared_is_no_question(tmp_path: Path) -> None:
+    masks = {"train/a": IDS, "train/b": IDS * 255, "val/c": IDS}
+    assert "mixed-white" in rules_of(check(write_pairs(tmp_path / "a", masks, toml=NAMED)))
+    root = write_pairs(tmp_path / "b", masks, toml=f"{NAMED}ignore_index = 255\n")
+    assert "mixed-white" not in rules_of(check(root))
+
+
+def test_the_lines_for_masks_of_two_kinds_answer_the_question(tmp_path: Path) -> None:
+    masks = {"train/a": IDS + OTHER, "train/b": IDS * 255, "val/c": IDS + OTHER}
+    report = check(write_pairs(tmp_path, masks))
+    assert rules_of(report)[0] == "mixed-white"
+    paste(tmp_path, only(report, "mixed-white").fix)
+    report = check(tmp_path)
+    assert not report.errors
+    assert report.dataset.labels.names == ("class 0", "class 1", "class 2")
+
+
+def test_a_stray_value_leaves_the_question_of_white(tmp_path: Path) -> None:
+    white = np.zeros((64, 64), np.uint8)
+    white[9:30] = 255
+    stray = white.copy()
+    stray[0, 0] = 1
+    report = check(write_pairs(tmp_path, {"train/a": white, "train/b": stray, "val/c": white.T}))
+    assert "gray-levels" in rules_of(report)

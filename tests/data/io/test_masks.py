@@ -426,6 +426,12 @@ def test_a_palette_in_any_order(
     assert read_histogram(path, BY_COLOR)[0].counts == histogram.in_colors(BY_COLOR).counts
 
 
+def test_black_alone_goes_by_color_if_the_table_lists_it(tmp_path: Path) -> None:
+    last = Labels(("disc", "bar", "bg"), (RED, BLUE, BLACK), values={RED: 0, BLUE: 1, BLACK: 2})
+    path = indexed(tmp_path / "a.png", [[0, 0]], [BLACK, RED, BLUE])
+    assert read_mask(path, last).tolist() == [[2, 2]]
+
+
 def test_a_palette_color_that_the_table_lacks_has_no_class(tmp_path: Path) -> None:
     path = indexed(tmp_path / "a.png", [[0, 1, 2]], [RED, BLACK, (9, 9, 9)])
     with pytest.raises(FullconvError, match="#090909"):
@@ -446,3 +452,12 @@ def test_pages_of_a_tiff(tmp_path: Path, sizes: tuple[tuple[int, int], ...], cou
             read_values(path)
     else:  # a smaller copy, as geographic files have them
         assert read_values(path).shape == (7, 9)
+
+
+@pytest.mark.parametrize("suffix", [".gif", ".png"])
+def test_an_animation_is_no_mask(tmp_path: Path, suffix: str) -> None:
+    first, second = (Image.new("L", (9, 7), value) for value in (50, 150))
+    path = tmp_path / f"a{suffix}"
+    first.save(path, save_all=True, append_images=[second])
+    with pytest.raises(FullconvError, match="has 2 pages"):
+        read_values(path)

@@ -198,6 +198,9 @@ def test_a_list_of_names_that_fits_the_ids(
         ("classes.json", '{"0": "sky", "3": "road"}', {0: 0, 3: 1, 1: None}),
         ("classes.json", '{"classes": [{"name": "sky", "color": "#000000"}, '
          '{"name": "road", "color": [1, 2, 3]}]}', {(1, 2, 3): 1}),
+        ("classes.json", '[{"id": 1, "name": "road", "color": "#010203"}, '
+         '{"id": 0, "name": "sky"}]', {0: 0, 1: 1, (1, 2, 3): 1}),
+        ("classes.csv", "id,name,r,g,b\n1,road,1,2,3\n0,sky,9,9,9", {0: 0, 1: 1, (1, 2, 3): 1}),
         ("dataset.json", '{"labels": {"road": 1, "sky": 0}, "numTraining": 3}', {0: 0, 1: 1}),
     ],
 )  # fmt: skip
@@ -219,12 +222,29 @@ def test_files_of_other_names(tmp_path: Path, name: str, text: str, values: dict
         ("classes.json", '[{"name": "a", "color": [1, 2]}]'),
         ("classes.json", "[" * 100_000),
         ("classes.json", '{"labels": 3}'),
+        ("classes.json", '{"classes": [0, 1, 2]}'),
+        ("classes.json", '{"labels": {"a": ' + "9" * 5000 + "}}"),
+        ("_classes.csv", "Pixel Value, Class\n0," + "x" * 200_000),
         ("codes.txt", "a\0" * 600_000),
     ],
 )
 def test_files_that_are_no_class_table(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
     assert not read(tmp_path, [0, 1]).named
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("classes.txt", "0 background\n1 disc\n1 ring"),
+        ("classes.txt", "0 0 0 sky\n1 1 1 road\n1 1 1 car"),
+        ("classes.json", '{"a": 0, "b": 0}'),
+    ],
+)
+def test_a_value_with_two_names_is_refused(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(FullconvError, match=f"{name}: the value .* has two names"):
+        read(tmp_path, [0, 1])
 
 
 @pytest.mark.parametrize(

@@ -138,6 +138,26 @@ def test_files_of_different_sites_are_no_pairs(tmp_path: Path) -> None:
     assert data.unpaired_masks == (tmp_path / "masks/south/a.png",)
 
 
+def test_a_mask_of_two_splits_is_refused(tmp_path: Path) -> None:
+    write(tmp_path, "images/train/a.jpg", "images/val/a.jpg", "masks/a.png")
+    with pytest.raises(FullconvError) as caught:
+        load_dataset(tmp_path)
+    assert caught.value.message == (
+        f"{tmp_path}/masks/a.png may be the mask of {tmp_path}/images/train/a.jpg and of "
+        f"{tmp_path}/images/val/a.jpg; expected a mask for each."
+    )
+
+
+def test_a_list_means_the_exact_name_first(tmp_path: Path) -> None:
+    write(tmp_path, "images/a.jpg", "images/a_L.jpg", "masks/a.png", "masks/a_L.png")
+    write(tmp_path, "train.txt=a", "val.txt=a_L")
+    data = load_dataset(tmp_path)
+    assert {split: [pair.name for pair in pairs] for split, pairs in data.splits.items()} == {
+        "train": ["a"],
+        "val": ["a_L"],
+    }
+
+
 def test_a_listed_name_of_two_sites_needs_its_folder(tmp_path: Path) -> None:
     write(tmp_path, *SITES, "train.txt=a\n", "val.txt=north/b")
     with pytest.raises(FullconvError) as caught:
@@ -184,7 +204,8 @@ def test_names_of_a_mask(image: str, mask: str) -> None:
         ("21_training.tif 22_training.tif", "21_manual1.gif 22_manual1.gif", 2),
         ("img7.jpg img12.jpg", "gt_012.png gt_007.png", 2),
         ("img1.jpg img2.jpg img3.jpg", "gt_2.png gt_3.png", 2),
-        ("s1_2.jpg s2_1.jpg", "m_1_2.png m_2_1.png", 2),
+        ("s1_2.jpg s2_3.jpg", "m_1_2.png m_2_3.png", 2),
+        ("s1_2.jpg s2_1.jpg", "m_1_2.png m_2_1.png", 0),  # or is it m_2_1.png?
         ("img1.jpg img2.jpg", "gt_2.png gt_3.png", 0),  # no partner for one of each side
         ("img1.jpg", "gt_1.png", 0),  # a single file agrees with anything
         ("img1.jpg img01.jpg", "gt_1.png gt_2.png", 0),  # one number twice

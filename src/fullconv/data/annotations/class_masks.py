@@ -90,7 +90,7 @@ def gather(root: Path, images: Iterable[ImageMasks]) -> Annotations:
 def read_inside(path: Path) -> NDArray[np.bool_]:
     """Return (H, W): whether a pixel has the larger of the two values of a file.
 
-    A file with a single value is outside everywhere, unless that value is 255.
+    A file with a single value is inside everywhere if that is not 0.
 
     Raises:
         FullconvError: the file cannot be read, or has more than two values.
@@ -109,7 +109,7 @@ def read_inside(path: Path) -> NDArray[np.bool_]:
             msg("save it as a black and white PNG"),
         )
     inside: NDArray[np.bool_] = values == present[-1]
-    return inside if len(present) == 2 or present == [255] else np.zeros(values.shape, bool)
+    return inside if len(present) == 2 or present[0] > 0 else np.zeros(values.shape, bool)
 
 
 def _other_size(path: Path, image: Path, size: tuple[int, ...], expected: Size) -> FullconvError:

@@ -229,7 +229,7 @@ def _parts(segmentation: Any, left_out: Counter[str]) -> tuple[Part, ...]:
 def _key(value: Any) -> Any:
     """Return an id or a size that can be compared, whole numbers as such even if they are text or
     have a decimal point; None for lists and objects."""
-    if isinstance(value, str) and value.strip().isdecimal():
+    if isinstance(value, str) and len(value) < 20 and value.strip().isdecimal():
         return int(value)
     if isinstance(value, float) and value.is_integer():
         return int(value)

@@ -36,9 +36,10 @@ def turned_masks(scan: DatasetScan) -> Iterator[Finding]:
     Masks that fit neither way clearly go with the majority.
     """
     votes = Counter(pair_scan.turned for pair_scan in scan.scans)
-    if votes[1] <= votes[-1]:
+    if not votes[1]:
         return
-    turned = [s.pair for s in scan.scans if s.turned in (0, 1)]
+    reported = (0, 1) if votes[1] > votes[-1] else (1,)
+    turned = [pair_scan.pair for pair_scan in scan.scans if pair_scan.turned in reported]
     message = nmsg(
         "{count} photo has an EXIF orientation that its mask lacks: {clear} of them fits the edges "
         "of the photo only after it is turned.",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from itertools import combinations
 from typing import Any
 
 from fullconv.core.i18n import join, msg, nmsg
@@ -28,6 +29,7 @@ from fullconv.data.layouts.mask_value_kinds import (
     proposed_gray_names,
 )
 from fullconv.data.layouts.paths import repair_command, where_to_paste
+from fullconv.data.layouts.settings_file import read_settings
 
 _MAX_PASTED = 32  # values that a fix can ask the user to name
 _IGNORE_OR_CLASS = msg("ignore excludes the pixels; replace it by a class name to use them")
@@ -36,7 +38,12 @@ _IGNORE_OR_CLASS = msg("ignore excludes the pixels; replace it by a class name t
 def values_without_class(scan: DatasetScan) -> Iterator[Finding]:
     """Report values without a class, in the one finding that explains them best."""
     lossy = {pair_scan.pair.mask for pair_scan, mask in scan.masks if mask.lossy}
-    declared_255 = 255 in scan.dataset.labels.values or scan.colors_255
+    settings = read_settings(scan.dataset.root)
+    declared_255 = (
+        255 in scan.dataset.labels.values
+        or scan.colors_255
+        or ("classes" in settings and settings.get("ignore_index") == 255)
+    )
     fix: str
     if is_black_and_white(scan.values) and not declared_255:
         yield _black_and_white(scan)
@@ -115,9 +122,15 @@ def _two_kinds(scan: DatasetScan) -> Finding:
         values = dict.fromkeys([*ids, 255], names[1] if len(names) == 2 else "object")
         explanation = msg("if 255 means the same as {ids}", ids=", ".join(map(str, ids)))
         listed = UNDETERMINED.proposed if len(names) != 2 else names
-        lines = f"classes = {json.dumps(list(listed))}\n\n{map_table(values)}"
+        lines = map_table(values)
+        if not scan.dataset.named:
+            lines = f"classes = {json.dumps(list(listed))}\n\n{lines}"
     else:
         explanation, lines = _IGNORE_OR_CLASS, map_table({255: IGNORE})
+        if not scan.dataset.named:
+            meanings: dict[Value, str] = {value: f"class {value}" for value in [0, *ids]}
+            table = map_table({**meanings, 255: IGNORE})
+            lines = f"classes = {json.dumps(list(meanings.values()))}\n\n{table}"
     fix = _paste(scan, explanation, lines)
     return Finding("error", "mixed-white", message, scan.names(white), fix)
 
@@ -188,25 +201,40 @@ def _unknown_colors(scan: DatasetScan) -> Finding:
 
 
 def palette_order(scan: DatasetScan) -> Iterator[Finding]:
-    """Report palettes in which one color has several indices."""
-    for color, indices in sorted(scan.palettes.items()):
-        if len(indices) > 1:
-            (first, first_mask), (second, second_mask), *_ = sorted(indices.items())
-            message = msg(
-                "the palettes of the masks disagree: {color} is {first} in {first_mask}, but "
-                "{second} in {second_mask}. Which of them is the class id?",
-                color=format_color(color),
-                first=first,
-                first_mask=scan.names([first_mask])[0],
-                second=second,
-                second_mask=scan.names([second_mask])[0],
-            )
-            names = {color: f"class {k}" for k, color in enumerate(sorted(scan.palettes))}
-            lines = f"classes = {json.dumps(list(names.values()))}\n\n{map_table(names)}"
-            fix = _paste(scan, msg("then the colors tell the classes; with real names"), lines)
-            files = scan.names(path for paths in scan.palettes.values() for path in paths.values())
-            yield Finding("error", "palette-order", message, files, fix)
-            return
+    """Report palettes that give one color two indices, or one index two colors."""
+    labels = scan.dataset.labels
+    uses = [
+        (color, index, mask)
+        for color, indices in sorted(scan.palettes.items())
+        for index, mask in sorted(indices.items())
+        if index != labels.ignore_index
+    ]
+    for (color, index, mask), (other_color, other_index, other_mask) in combinations(uses, 2):
+        if mask == other_mask or (color == other_color) == (index == other_index):
+            continue
+        names = scan.names([mask])[0], scan.names([other_mask])[0]
+        message = msg(
+            "the palettes of the masks disagree: {index} is {color} in {mask}, but {other_index} "
+            "is {other_color} in {other_mask}. Do the indices or the colors tell the classes?",
+            index=index,
+            color=format_color(color),
+            mask=names[0],
+            other_index=other_index,
+            other_color=format_color(other_color),
+            other_mask=names[1],
+        )
+        own = scan.dataset.named
+        index_of = {color: index for color, index, _ in uses}
+        classes: dict[Value, str] = {
+            color: labels.names[index] if own and index < len(labels) else f"class {k}"
+            for k, (color, index) in enumerate(index_of.items())
+        }
+        lines = map_table(classes)
+        if not own:
+            lines = f"classes = {json.dumps(list(classes.values()))}\n\n{lines}"
+        fix = _paste(scan, msg("then the colors tell the classes; with real names"), lines)
+        yield Finding("error", "palette-order", message, scan.names({m for *_, m in uses}), fix)
+        return
 
 
 def absent_classes(scan: DatasetScan) -> Iterator[Finding]:

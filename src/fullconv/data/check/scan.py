@@ -43,7 +43,7 @@ from fullconv.data.layouts.dataset import Dataset
 from fullconv.data.layouts.file_names import Pair
 from fullconv.data.layouts.mask_value_kinds import white_kind
 
-_CACHE_VERSION = 4  # of the cached scans
+_CACHE_VERSION = 5  # of the cached scans
 _CLEAR = 6  # standard deviations by which the borders of a mask fit the edges of its image
 _MAX_VALUES = 1 << 18  # distinct values that are counted in all masks together
 
@@ -183,8 +183,7 @@ def scan_pair(split: str, pair: Pair, cache: ScanCache) -> PairScan:
         if image.size == histogram.size:
             shift = estimate_shift(gray, values, step_of(image.size))
             assert image_bytes is not None
-            if shift is not None:
-                turned = _turn_vote(gray, values, shift, io.BytesIO(image_bytes))
+            turned = _turn_vote(gray, values, shift, io.BytesIO(image_bytes))
         if not histogram.more:  # otherwise the list is long, and the mask is wrong
             cached_image = {
                 "size": image.size,
@@ -200,12 +199,14 @@ def scan_pair(split: str, pair: Pair, cache: ScanCache) -> PairScan:
 
 
 def _turn_vote(
-    gray: NDArray[np.uint8], values: NDArray[Any], shift: Shift, image: io.BytesIO
+    gray: NDArray[np.uint8], values: NDArray[Any], shift: Shift | None, image: io.BytesIO
 ) -> int | None:
     """Return 1 if a mask fits a photo with an EXIF orientation only after it is turned, too; -1 if
     it fits as it is, 0 if neither is clear, and None for a photo without an orientation."""
     if not is_turned(image):
         return None
+    if shift is None:
+        return 0
     image.seek(0)
     turned = turn_upright(pack(values) if values.ndim == 3 else values, image)
     other = estimate_shift(gray, turned, shift.step) if turned.shape == gray.shape else None

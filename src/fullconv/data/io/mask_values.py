@@ -113,15 +113,16 @@ def are_colors(grays: Iterable[Any], labels: Labels) -> bool:
 def palette_speaks(palette: Mapping[int, RGB], labels: Labels) -> bool:
     """Return whether the colors of a palette file, not its indices, tell the classes.
 
-    They do if the class table gives a color in use (other than black, which is in most palettes)
-    to another class than its index. A color that the table lacks then has no class.
+    They do if the class table gives a color in use to another class than its index. A color that
+    the table lacks then has no class. Black, which is in most palettes, counts only if the table
+    lists all colors in use.
 
     Args:
         palette: the indices that occur in the file -> color.
     """
-    black = (0, 0, 0)
+    all_listed = all(color in labels.values for color in palette.values())
     return any(
-        color != black and labels.values.get(color, index) != index
+        labels.values.get(color, index) != index and (all_listed or color != (0, 0, 0))
         for index, color in palette.items()
     )
 

@@ -47,7 +47,9 @@ from fullconv.data.io.npy import read_npy_mask
 
 _LOSSY = ("JPEG", "MPO", "AVIF", "WEBP")
 ARRAY_SUFFIXES = (".npy", ".mat")  # masks that are not image files
-_SUBFILE_TYPE = 254  # TIFF tag; its lowest bit marks a smaller copy of another page
+_SUBFILE_TYPE = 254  # TIFF tag
+_COPY_OR_MASK = 0b101  # bits of that tag: a smaller copy of another page, a transparency mask
+_MAX_PAGES = 32  # that are looked at
 _MAX_LISTED = 8  # unknown values that an error spells out
 _DENSEST = 1000  # pixels per byte of a compressed array
 _MAX_COLORS = 1 << 12  # in a histogram; drawn masks have far fewer, masks saved as JPEG far more
@@ -306,15 +308,18 @@ def _decode(source: Source, name: str) -> _File:
 
 
 def _refuse_pages(image: ImageFile.ImageFile, name: str) -> None:
-    """Raise an error for a TIFF file with more pages than one, other than smaller copies."""
+    """Raise an error for a file with several pages, other than smaller copies and masks of TIFF."""
     count = getattr(image, "n_frames", 1)
-    if image.format != "TIFF" or count < 2:
+    if image.format not in ("TIFF", "GIF", "PNG", "WEBP") or count < 2:
         return
-    size = image.size
-    image.seek(1)
-    is_copy = image.size != size or int(image.tag_v2.get(_SUBFILE_TYPE, 0)) & 1  # type: ignore[attr-defined]
+    (width, height), pages = image.size, 1
+    for number in range(1, min(count, _MAX_PAGES)):
+        image.seek(number)
+        smaller = image.size[0] < width and image.size[1] < height
+        tags = getattr(image, "tag_v2", {})  # of TIFF
+        pages += not (smaller or int(tags.get(_SUBFILE_TYPE, 0)) & _COPY_OR_MASK)
     image.seek(0)
-    if not is_copy:
+    if pages > 1:
         message = msg(
             "mask {name} has {count} pages; expected one, with a class id for each pixel.",
             name=name,

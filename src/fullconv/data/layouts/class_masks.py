@@ -12,11 +12,13 @@ from pathlib import Path
 from fullconv.core.errors import FullconvError
 from fullconv.core.i18n import msg
 from fullconv.core.text import shell_command, truncated_list
+from fullconv.data.io.masks import count_values
 from fullconv.data.layouts.file_names import pair_by_name
 from fullconv.data.layouts.folders import find_folder, grouped_files
 from fullconv.data.layouts.pairing import IMAGE_FOLDERS, MASK_FOLDERS, SPLITS, folders_in, images_in
 from fullconv.data.layouts.paths import unused_path
 
+_SAMPLED = 3  # images whose masks are opened
 OBJECT = "object"  # the class of files that only tell objects apart
 
 
@@ -77,12 +79,22 @@ def _folder_per_class(root: Path) -> list[ImageMasks]:
             if name.lower() in SPLITS:  # masks/disc/train/a.png
                 name = pair.mask.parent.parent.name
             by_image.setdefault(pair.image, (split, []))[1].append((name, pair.mask))
-    if len({name for _, its_masks in by_image.values() for name, _ in its_masks}) < 2:
+    # Folders of a name each, or of ids of several classes, are no classes.
+    several = [its_masks for _, its_masks in by_image.values() if len(its_masks) > 1]
+    sample = [path for its_masks in several[:_SAMPLED] for _, path in its_masks]
+    if not several or 2 * sum(map(_is_binary, sample)) <= len(sample):
         return []
     return [
         ImageMasks(image, split, tuple(sorted(its_masks)))
         for image, (split, its_masks) in sorted(by_image.items())
     ]
+
+
+def _is_binary(path: Path) -> bool:
+    try:
+        return len(count_values(path).counts) <= 2
+    except FullconvError:
+        return True  # `convert` reports it
 
 
 def _folder_per_image(root: Path) -> list[ImageMasks]:

@@ -7,6 +7,7 @@ The YAML file of Ultralytics (names, label_mapping) is used if there is neither.
 
 from __future__ import annotations
 
+import csv
 import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -88,7 +89,8 @@ class MaskValues(NamedTuple):
     @property
     def disagree(self) -> bool:
         """True if 255 seems to be a class in some masks, and other masks have ids."""
-        return kinds_disagree(self.kinds)
+        kinds = {kind for kind, count in self.kinds.items() if count}
+        return kinds_disagree(self.kinds) or kinds == {"white"}
 
 
 class LabelSource(NamedTuple):
@@ -189,7 +191,7 @@ def _from_text_files(
             text, encoding = read_text(path)
             parse = {".csv": parse_csv, ".json": parse_json}.get(path.suffix, parse_table)
             labels, names = parse(text), name_list(text) if path.suffix == ".txt" else []
-        except ValueError:
+        except (ValueError, csv.Error):
             labels, names, encoding = None, [], ""
         except FullconvError as error:
             raise _in_file(path, error) from error

@@ -20,10 +20,11 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from fullconv.core.errors import FullconvError
-from fullconv.core.labels import IGNORE, RGB, Labels, parse_color
+from fullconv.core.i18n import msg
+from fullconv.core.labels import IGNORE, RGB, Labels, format_color, parse_color, voc_color
 
 _IGNORED = {"void", IGNORE, "ignored", "unlabeled", "unlabelled", "__ignore__"}
 _NAME = r"[^\W\d][\w '&/.+-]{0,60}"  # begins with a letter or underscore; no ':', '=' or '('
@@ -32,6 +33,8 @@ _CVAT_LINE = re.compile(r"([^:]+):(\d+),(\d+),(\d+):[^:]*:[^:]*")  # name:r,g,b:
 _VALUE_LINE = re.compile(rf"(\d+)[\s,:]+({_NAME})")
 # Names that `_NAME` does not cover, such as "2-wheeler" or "crack (old)".
 _UNUSUAL_NAME = re.compile(r"(?!\d+([\s,.]|-\d))\w(?:[^=:;|<>{}\[\]\"\\\n](?!\.\.)){0,39}")
+_Entry: TypeAlias = tuple[list[Any], str]  # ids and colors of a class, and its name
+
 _NAME_COLUMNS = ("name", "class", "label", "class_name", "classname")  # of CSV files
 _VALUE_COLUMNS = ("pixel value", "value", "id", "index", "class_id", "label_id", "pixel")
 _RGB_COLUMNS = ("r", "red"), ("g", "green"), ("b", "blue")
@@ -104,19 +107,18 @@ def parse_csv(text: str) -> Labels | None:
 
     name, value = column(_NAME_COLUMNS), column(_VALUE_COLUMNS)
     rgb = [column(names) for names in _RGB_COLUMNS]
-    pairs: list[tuple[int | RGB, str]] = []
+    entries: list[_Entry] = []
     for row in rows[1:]:
         if len(row) < len(header) or name is None:
             return None
         numbers = [row[k] if k is not None else "" for k in (*rgb, value)]
-        if all(number.isdecimal() and int(number) <= 255 for number in numbers[:3]):
-            red, green, blue = map(int, numbers[:3])
-            pairs.append(((red, green, blue), row[name]))
-        elif numbers[3].isdecimal() and int(numbers[3]) <= _MAX_ID:
-            pairs.append((int(numbers[3]), row[name]))
-        else:
+        if not all(number == "" or _is_id(number) for number in numbers):
             return None
-    return table_from_pairs(sorted(pairs, key=_by_value) if value is not None else pairs)
+        values: list[int | RGB] = [int(numbers[3])] if numbers[3] else []
+        if all(number and int(number) <= 255 for number in numbers[:3]):
+            values.append((int(numbers[0]), int(numbers[1]), int(numbers[2])))
+        entries.append((values, row[name]))
+    return _table_from_entries(entries)
 
 
 def parse_json(text: str) -> Labels | None:
@@ -145,21 +147,33 @@ def parse_json(text: str) -> Labels | None:
         return table_from_pairs(sorted(pairs))
     if not isinstance(table, list):
         return None
-    entries: list[tuple[int | RGB, str]] = []
+    entries: list[_Entry] = []
     for number, entry in enumerate(table):
         entry = {"name": entry} if isinstance(entry, str) else entry
         name = entry.get("name") if isinstance(entry, dict) else None
-        value: Any = next((entry[k] for k in ("color", "id", "value") if k in entry), number)
-        value = _color(value) if isinstance(value, str | list) else value
-        is_number = isinstance(value, int) and 0 <= value <= _MAX_ID
-        if not isinstance(name, str) or not name or not (is_number or isinstance(value, tuple)):
+        if not isinstance(name, str) or not name:
             return None
-        entries.append((value, name))
-    return table_from_pairs(entries)
+        given = [entry[key] for key in ("id", "value", "color") if key in entry] or [number]
+        values = [_color(value) if isinstance(value, str | list) else value for value in given]
+        if not all(_is_value(value) for value in values):
+            return None
+        entries.append((values, name))
+    return _table_from_entries(entries)
 
 
-def _by_value(pair: tuple[int | RGB, str]) -> int:
-    return pair[0] if isinstance(pair[0], int) else 0
+def _table_from_entries(entries: list[_Entry]) -> Labels | None:
+    """Return the class table of classes with their values, in the order of the ids if all have one;
+    None if a class has no value."""
+    if not all(values for values, _ in entries):
+        return None
+    ids = [next((v for v in values if isinstance(v, int)), None) for values, _ in entries]
+    if None not in ids:
+        entries = [entries[k] for k in sorted(range(len(ids)), key=lambda k: ids[k] or 0)]
+    return table_from_pairs([(value, name) for values, name in entries for value in values])
+
+
+def _is_value(value: Any) -> bool:
+    return isinstance(value, tuple) or (type(value) is int and 0 <= value <= _MAX_ID)
 
 
 def _color(value: Any) -> RGB | None:
@@ -184,7 +198,21 @@ def name_list(text: str) -> list[str]:
 
 
 def table_from_pairs(pairs: list[tuple[int | RGB, str]]) -> Labels | None:
-    """Return the class table of (value, name) pairs; None if all names are ignored."""
+    """Return the class table of (value, name) pairs; None if all names are ignored.
+
+    Raises:
+        FullconvError: a value has two names.
+    """
+    by_value: dict[int | RGB, str] = {}
+    for value, name in pairs:
+        if by_value.setdefault(value, name) != name:
+            message = msg(
+                "the value {value} has two names, {first!r} and {second!r}; expected one.",
+                value=value if isinstance(value, int) else format_color(value),
+                first=by_value[value],
+                second=name,
+            )
+            raise FullconvError(message, msg("remove one of the two lines"))
     names = list(dict.fromkeys(name for _, name in pairs if name.lower() not in _IGNORED))
     if not names:
         return None
@@ -197,8 +225,10 @@ def table_from_pairs(pairs: list[tuple[int | RGB, str]]) -> Labels | None:
     for value, name in pairs:
         if isinstance(value, tuple) and name in names:
             colors.setdefault(name, value)
+    all_colors = tuple(colors.get(name, voc_color(k % 256)) for k, name in enumerate(names))
     # Every integer is listed, so an integer that is not has no class.
-    return Labels(tuple(names), tuple(colors.values()), ignore, values, strict_values=not colors)
+    strict = any(isinstance(value, int) for value in values)
+    return Labels(tuple(names), all_colors if colors else (), ignore, values, strict_values=strict)
 
 
 def _match_all(pattern: re.Pattern[str], lines: list[str]) -> list[re.Match[str]]:
@@ -251,4 +281,5 @@ def read_yaml(root: Path) -> YamlTable | None:
 
 
 def _is_id(text: Any) -> bool:
-    return isinstance(text, str) and text.isdecimal() and int(text) < _MAX_ID
+    short = isinstance(text, str) and text.isdecimal() and len(text) < 9
+    return short and int(text) < _MAX_ID

@@ -18,6 +18,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 
 from fullconv.core.i18n import msg
@@ -26,6 +27,7 @@ MASK_ENDINGS = (
     *("_mask", "_masks", "_label", "_labels", "_gt", "_seg", "_annotation", "-mask", "_L"),
     *("_segmentation", "_groundtruth", "_ground_truth", "_annotated", "_target"),
 )
+_MAX_NUMBERS = 4  # in one name
 IMAGE_ENDINGS = ("_image", "_img", "_sat", "_photo", "_rgb", "_0000")  # _0000: nnU-Net
 
 
@@ -152,6 +154,11 @@ def _pairs_by_number(images: Sequence[Path], masks: Sequence[Path]) -> list[Pair
     common = image_keys.keys() & mask_keys.keys()
     if len(common) < 2 or len(common) < min(len(image_keys), len(mask_keys)):
         return []
+    # site1_frame2 and frame1_site2: another order of the numbers would pair the files as well.
+    orders = list(permutations(range(len(next(iter(mask_keys))))))[1:]
+    for order in orders:
+        if {tuple(key[k] for k in order) for key in common} <= image_keys.keys():
+            return []
     pairs = [Pair(image_keys[key].stem, image_keys[key], mask_keys[key]) for key in common]
     return sorted(pairs, key=lambda pair: pair.name)
 
@@ -165,7 +172,7 @@ def _numbers(files: Sequence[Path]) -> dict[tuple[int, ...], Path]:
     if len({len(row) for row in rows}) != 1:
         return {}
     varying = [k for k, column in enumerate(zip(*rows, strict=True)) if len(set(column)) > 1]
-    if any(k % 2 == 0 for k in varying):
+    if any(k % 2 == 0 for k in varying) or len(varying) > _MAX_NUMBERS:
         return {}
     keys = [tuple(int(row[k]) for k in varying) for row in rows]
     numbers = dict(zip(keys, files, strict=True))

@@ -91,6 +91,7 @@ def match_folders(root: Path) -> LayoutMatch | None:
     pairs = {split: _unique_names(its_pairs) for split, its_pairs in pairs.items()}
 
     # Without folders of splits, lists of names may define them.
+    _refuse_shared_masks(pairs)
     paired = [pair for its_pairs in pairs.values() for pair in its_pairs]
     image_files, mask_files = (
         [path for paths in files.values() for path in paths] for files in (images, masks)
@@ -110,6 +111,21 @@ def match_folders(root: Path) -> LayoutMatch | None:
         match.masks = [*masks_alone, *(pair.mask for pair in left_out)]
     _note_other_folders(match, places[0], images)
     return match
+
+
+def _refuse_shared_masks(pairs: dict[str, list[Pair]]) -> None:
+    """Raise an error if images of two splits have one mask."""
+    images: dict[Path, Path] = {}  # mask -> image
+    for pair in (pair for its_pairs in pairs.values() for pair in its_pairs):
+        other = images.setdefault(pair.mask, pair.image)
+        if other != pair.image:
+            message = msg(
+                "{mask} may be the mask of {first} and of {second}; expected a mask for each.",
+                mask=pair.mask,
+                first=other,
+                second=pair.image,
+            )
+            raise FullconvError(message, msg("put the masks into folders like those of the images"))
 
 
 def _places(root: Path, settings: Settings) -> Iterator[_Place]:

@@ -12,6 +12,7 @@ from fullconv.core.labels import RGB, voc_color
 
 _MAX_NOMINAL = 64
 _NEARLY_WHITE = range(240, 255)
+_STRAY = 0.001  # share of the pixels of a black and white mask that may be strays
 _SMALL_IDS = 32  # ids up to this may have any gaps
 _MIN_SHARE = 0.0003  # share of the pixels that a nominal color has at least
 _ROUNDING = 8  # distance of a blended color from the line between its two colors
@@ -32,7 +33,11 @@ def white_kind(values: Iterable[Any]) -> str:
     if is_black_and_white(distinct):
         return "white"
     if 255 in distinct:
-        return "both"
+        rare = isinstance(values, Mapping) and (
+            sum(n for value, n in values.items() if value not in (0, 255))
+            < _STRAY * sum(values.values())
+        )
+        return "white" if rare else "both"
     return "ids" if distinct - {0} else ""
 
 

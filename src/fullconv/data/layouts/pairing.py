@@ -82,17 +82,20 @@ class LayoutMatch:
                 several images have.
         """
         entries: dict[str, list[Pair | Path]] = {}
+        bare_entries: dict[str, list[Pair | Path]] = {}  # by the names without endings of masks
         everything: list[Pair | Path] = [*pairs, *images, *masks]
         for entry in everything:
             files = [entry] if isinstance(entry, Path) else [entry.image, entry.mask]
-            stems = {path.stem for path in files} | {bare_stem(path.stem) for path in files}
-            for stem in stems:
+            for stem in {path.stem for path in files}:
                 entries.setdefault(stem, []).append(entry)
+            for stem in {bare_stem(path.stem) for path in files}:
+                bare_entries.setdefault(stem, []).append(entry)
         for split, path in lists.items():
             selected: dict[Pair | Path, None] = {}
             missing = []
             for name in listed_names(path):
-                matches = _named(entries.get(PurePosixPath(name).name, []), name)
+                stem = PurePosixPath(name).name
+                matches = _named(entries.get(stem) or bare_entries.get(stem, []), name)
                 if not matches:
                     missing.append(name)
                 elif len(matches) > 1 and isinstance(matches[0], Pair):

@@ -54,6 +54,7 @@ _LEVELS_UP = 3  # that are searched for the dataset that a folder is a part of
 _LEVELS_DOWN = 2  # that are searched for images
 _MAX_WALKED = 2000  # folders that are searched for images further down
 _MAX_COMPARED = 40  # folders, the fullest first, whose file names are compared
+_MAX_NAMES = 200  # of a folder that are compared
 _MAX_OPENED = 6  # pairs of folders of which some files are opened
 _OPENED_PAIRS = 3
 
@@ -282,6 +283,7 @@ def _guess_folders(root: Path, folders: dict[Path, list[Path]]) -> tuple[str, st
     """
     fullest = sorted(folders, key=lambda folder: -len(folders[folder]))[:_MAX_COMPARED]
     candidates: dict[tuple[str, str], list[Pair]] = {}
+    places: dict[tuple[str, str], list[tuple[Path, Path]]] = {}
     for images, masks in permutations(fullest, 2):
         parts = images.relative_to(root).parts, masks.relative_to(root).parts
         if images == root and len(parts[1]) == 1:
@@ -297,14 +299,16 @@ def _guess_folders(root: Path, folders: dict[Path, list[Path]]) -> tuple[str, st
                 if inside_splits
                 else ("/".join(parts[0][: k + 1]), "/".join(parts[1][: k + 1]))
             )
-        pairs = pair_by_name(folders[images], folders[masks]).pairs
+        pairs = pair_by_name(folders[images][:_MAX_NAMES], folders[masks][:_MAX_NAMES]).pairs
         candidates.setdefault(names, []).extend(pairs)
+        places.setdefault(names, []).append((images, masks))
     likely = sorted(candidates, key=lambda names: -len(candidates[names]))[:_MAX_OPENED]
     ranked = [(*_likeness(pairs), names) for names in likely if (pairs := candidates[names])]
     if not ranked or not max(ranked)[0]:
         return None
     names = max(ranked)[-1]
-    return *names, len(candidates[names])
+    counts = [len(pair_by_name(folders[a], folders[b]).pairs) for a, b in places[names]]
+    return *names, sum(counts)
 
 
 def _likeness(pairs: list[Pair]) -> tuple[bool, bool, int, int, int]:
