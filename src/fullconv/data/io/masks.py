@@ -44,12 +44,10 @@ from fullconv.data.io.mask_values import (
 )
 from fullconv.data.io.matlab import read_mat_mask
 from fullconv.data.io.npy import read_npy_mask
+from fullconv.data.io.pages import refuse_pages
 
 _LOSSY = ("JPEG", "MPO", "AVIF", "WEBP")
 ARRAY_SUFFIXES = (".npy", ".mat")  # masks that are not image files
-_SUBFILE_TYPE = 254  # TIFF tag
-_COPY_OR_MASK = 0b101  # bits of that tag: a smaller copy of another page, a transparency mask
-_MAX_PAGES = 32  # that are looked at
 _MAX_LISTED = 8  # unknown values that an error spells out
 _DENSEST = 1000  # pixels per byte of a compressed array
 _MAX_COLORS = 1 << 12  # in a histogram; drawn masks have far fewer, masks saved as JPEG far more
@@ -279,7 +277,7 @@ def _decode(source: Source, name: str) -> _File:
         read_array = read_mat_mask if name.lower().endswith(".mat") else read_npy_mask
         return _File(_narrow(read_array(source, name), name))
     with open_image(source, "mask", name=name) as opened_image:
-        _refuse_pages(opened_image, name)
+        refuse_pages(opened_image, name)
         lossy = _is_lossy(opened_image)
         # Pillow scales 2-bit and 4-bit gray of PNG to 0..255; the ids are the stored samples. It
         # forgets the number of bits when the image is loaded.
@@ -305,28 +303,6 @@ def _decode(source: Source, name: str) -> _File:
     if (values[..., 0] == values[..., 1]).all() and (values[..., 1] == values[..., 2]).all():
         return _File(np.ascontiguousarray(values[..., 0]), True, lossy)
     return _File(values, lossy=lossy)
-
-
-def _refuse_pages(image: ImageFile.ImageFile, name: str) -> None:
-    """Raise an error for a file with several pages, other than smaller copies and masks of TIFF."""
-    count = getattr(image, "n_frames", 1)
-    if image.format not in ("TIFF", "GIF", "PNG", "WEBP") or count < 2:
-        return
-    (width, height), pages = image.size, 1
-    for number in range(1, min(count, _MAX_PAGES)):
-        image.seek(number)
-        smaller = image.size[0] < width and image.size[1] < height
-        tags = getattr(image, "tag_v2", {})  # of TIFF
-        pages += not (smaller or int(tags.get(_SUBFILE_TYPE, 0)) & _COPY_OR_MASK)
-    image.seek(0)
-    if pages > 1:
-        message = msg(
-            "mask {name} has {count} pages; expected one, with a class id for each pixel.",
-            name=name,
-            count=count,
-        )
-        hint = msg("save each page as a file masks/CLASS/NAME.png, and run fullconv convert")
-        raise FullconvError(message, hint)
 
 
 def _palette(image: Image.Image) -> list[RGB]:
