@@ -260,6 +260,14 @@ def upside_down(root: Path) -> None:
         save(path, values_of(path)[::-1, ::-1])
 
 
+def twelve_bits(root: Path) -> None:
+    """Photos of 12 bits in 16-bit files."""
+    for path in list(root.glob("images/*/*.jpg")):
+        gray = values_of(path).mean(axis=2).astype(np.uint16) * 16
+        Image.fromarray(gray).save(path.with_suffix(".png"))
+        path.unlink()
+
+
 def without_train(root: Path) -> None:
     for folder in ("images", "masks"):
         shutil.rmtree(root / folder / "train")
@@ -360,6 +368,7 @@ FAULTS: dict[str, Callable[[Path], Any]] = {
     "imbalance": lambda r: change(r, lambda v: np.where(np.indices(v.shape)[1] > 8, 2, v)),
     "empty-mask": emptied,
     "one-class-mask": lambda r: change(r, lambda v: v * 0 + 2, SPARE),
+    "dark-images": twelve_bits,
     "tiny-image": lambda r: resized(r, 1, 31),
     "huge-image": lambda r: resized(r, 20, 192),  # long, not high
 }

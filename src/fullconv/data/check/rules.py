@@ -12,6 +12,7 @@ from fullconv.core.i18n import join, msg, nmsg
 from fullconv.data.check.finding import Finding, Level
 from fullconv.data.check.rules_alignment import misaligned, turned_masks
 from fullconv.data.check.rules_balance import (
+    dark_images,
     extreme_sizes,
     identical_masks,
     imbalance,
@@ -177,5 +178,5 @@ _RULES: tuple[Callable[[DatasetScan], Iterator[Finding]], ...] = (
     palette_order, values_without_class, absent_classes, all_ignored,
     one_class_only, identical_masks,
     duplicates, turned_masks, misaligned,
-    mostly_ignored, imbalance, single_class, extreme_sizes,
+    mostly_ignored, imbalance, single_class, extreme_sizes, dark_images,
 )  # fmt: skip

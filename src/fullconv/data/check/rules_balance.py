@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from fullconv.core.i18n import join, msg, nmsg
@@ -16,6 +17,7 @@ _MAX_SHARE = 0.95  # of the labeled pixels, for one class
 _MIN_SHARE = 0.0002  # classes below it are seldom learned
 _SMALL = 32  # pixels of the shorter side: one cell at the coarsest output stride
 _LARGE = 4096  # pixels of the longer side: a crop of 513 pixels sees less than 1/60 of the image
+_DARKEST = 64  # level of 255: 14 bits of 16
 _MIN_IDENTICAL = 3  # images with the same mask
 
 
@@ -131,6 +133,24 @@ def single_class(scan: DatasetScan) -> Iterator[Finding]:
         )
         fix = msg("nothing, if these images show nothing else; else they were filled by mistake")
         yield Finding("note", "one-class-mask", message, scan.names(files), fix)
+
+
+def dark_images(scan: DatasetScan) -> Iterator[Finding]:
+    """Report images that use a small part of the levels: 10, 12 or 14 bits in 16-bit files."""
+    levels = [pair_scan.image.brightest for pair_scan in scan.scans if pair_scan.image]
+    if not levels or max(levels) > _DARKEST or max(levels) == 0:
+        return
+    message = msg(
+        "the brightest pixel of all images has the level {level} of 255. 16-bit files are scaled "
+        "from 0-65535; files that hold 10, 12 or 14 bits look nearly black.",
+        level=max(levels),
+    )
+    fix = msg(
+        "multiply the pixel values by {factor}, in the images to predict, too; or nothing, if the "
+        "images are meant to be dark",
+        factor=2 ** int(math.log2(255 / max(levels))),
+    )
+    yield Finding("warning", "dark-images", message, (), fix)
 
 
 def extreme_sizes(scan: DatasetScan) -> Iterator[Finding]:

@@ -43,7 +43,7 @@ from fullconv.data.layouts.dataset import Dataset
 from fullconv.data.layouts.file_names import Pair
 from fullconv.data.layouts.mask_value_kinds import white_kind
 
-_CACHE_VERSION = 5  # of the cached scans
+_CACHE_VERSION = 6  # of the cached scans
 _CLEAR = 6  # standard deviations by which the borders of a mask fit the edges of its image
 _MAX_VALUES = 1 << 18  # distinct values that are counted in all masks together
 
@@ -56,6 +56,7 @@ class ImageScan:
     mean: tuple[float, ...]  # of red, green and blue, 0-255
     square: tuple[float, ...]  # mean of their squares
     signature: bytes  # see `fullconv.data.check.image_signature.signature`
+    brightest: int = 255  # highest level of red, green and blue, 0-255
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,7 @@ def scan_pair(split: str, pair: Pair, cache: ScanCache) -> PairScan:
                 "mean": image.mean,
                 "square": image.square,
                 "look": base64.b64encode(image.signature).decode(),
+                "brightest": image.brightest,
             }
             cached_shift = asdict(shift) if shift else None
             cached_mask = {"mask": histogram.to_json(), "shift": cached_shift, "turned": turned}
@@ -252,7 +254,8 @@ def _scan_image(file: io.BytesIO, *, name: str) -> tuple[ImageScan, NDArray[np.u
         mean = tuple(float(count @ levels / area) for count in counts)
         square = tuple(float(count @ levels**2 / area) for count in counts)
         gray = Image.fromarray(pixels).convert("L")
-        return ImageScan(size, mean, square, signature(gray)), image_steps(gray, size)
+        brightest = int(np.flatnonzero(counts.sum(axis=0))[-1])
+        return ImageScan(size, mean, square, signature(gray), brightest), image_steps(gray, size)
 
 
 def _scan_mask(file: io.BytesIO, *, name: str) -> tuple[MaskHistogram, NDArray[Any]]:
@@ -277,7 +280,7 @@ def _from_json(table: Any) -> tuple[ImageScan, MaskHistogram, Shift | None, int 
     try:
         image_signature = base64.b64decode(table["look"])
         size, mean, square = (tuple(table[key]) for key in ("size", "mean", "square"))
-        image = ImageScan(size, mean, square, image_signature)
+        image = ImageScan(size, mean, square, image_signature, int(table["brightest"]))
         histogram = MaskHistogram.from_json(table["mask"])
         shift = Shift(**table["shift"]) if table["shift"] else None
         return (image, histogram, shift, table["turned"]) if histogram else None
