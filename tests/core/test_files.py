@@ -37,3 +37,9 @@ def test_cache_dir(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert cache_dir() == tmp_path / "fullconv"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_dir() == Path.home() / ".cache/fullconv"
+
+
+def test_names_of_any_length_and_encoding(tmp_path: Path) -> None:
+    path = tmp_path / f"{'x' * 240}.png"
+    atomic_write(path, "stra\udcdfe")  # a file name that is no UTF-8, as Python reads it
+    assert path.read_bytes() == rb"stra\udcdfe"

@@ -93,3 +93,14 @@ def test_no_color_and_dumb_terminals(terminal: Terminal, monkeypatch: pytest.Mon
     monkeypatch.setenv("TERM", "dumb")
     print_text("0  #8ecae6", terminal)
     assert terminal.getvalue().endswith("0  #8ecae6\n")
+
+
+def test_names_cannot_steer_the_terminal(
+    terminal: Terminal, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = "a\x1b[2J\x07\udcdf\u202e.png\tstays"
+    print_text(f"error: no {name}", terminal)
+    say(name)
+    expected = "a\\x1b[2J\\x07\\udcdf\\u202e.png"
+    assert expected in terminal.plain()
+    assert capsys.readouterr().err == f"{expected}\tstays\n"

@@ -211,6 +211,16 @@ def offline(*_, **__):
     raise FullconvError("there is no network.", "--no-pretrained")
 
 
+def test_a_dataset_without_images_to_train_on(data, tmp_path):
+    root = shutil.copytree(data, tmp_path / "data")
+    for folder in ("images", "masks"):
+        shutil.rmtree(root / folder / "train")
+    with pytest.raises(FullconvError, match="has no images to train on: all are in val") as caught:
+        train(root, out=tmp_path / "run")
+    assert caught.value.hint == f"fullconv check {root}"
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("staged", [False, True])
 def test_a_run_that_cannot_begin_leaves_no_folder(fit, tmp_path, monkeypatch, staged):
     """The next attempt may use the same name."""
