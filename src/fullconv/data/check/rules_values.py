@@ -8,7 +8,7 @@ the user gives them a meaning.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations
 from typing import Any
 
@@ -93,15 +93,13 @@ def _black_and_white(scan: DatasetScan) -> Finding:
         "ignore: then only class 0 would be learned.",
         share=_share_of(scan, 255),
     )
-    lines = "" if named else f"classes = {json.dumps(list(names))}\n\n"
-    lines += map_table({255: names[1]})
+    lines = _table({255: names[1]}, () if named else names)
     fix = _paste(scan, msg("if 255 is the class {name!r}", name=names[1]), lines)
     return Finding("error", "black-and-white", message, scan.names(scan.with_255), fix)
 
 
 def _kinds_disagree(scan: DatasetScan) -> bool:
-    kinds = {kind: len(paths) for kind, paths in scan.white_kinds.items()}
-    return kinds_disagree(kinds) and not is_nearly_black_and_white(scan.values)
+    return kinds_disagree(scan.kinds) and not is_nearly_black_and_white(scan.values)
 
 
 def _two_kinds(scan: DatasetScan) -> Finding:
@@ -122,15 +120,13 @@ def _two_kinds(scan: DatasetScan) -> Finding:
         values = dict.fromkeys([*ids, 255], names[1] if len(names) == 2 else "object")
         explanation = msg("if 255 means the same as {ids}", ids=", ".join(map(str, ids)))
         listed = UNDETERMINED.proposed if len(names) != 2 else names
-        lines = map_table(values)
-        if not scan.dataset.named:
-            lines = f"classes = {json.dumps(list(listed))}\n\n{lines}"
-    else:
+        lines = _table(values, () if scan.dataset.named else listed)
+    elif scan.dataset.named:
         explanation, lines = _IGNORE_OR_CLASS, map_table({255: IGNORE})
-        if not scan.dataset.named:
-            meanings: dict[Value, str] = {value: f"class {value}" for value in [0, *ids]}
-            table = map_table({**meanings, 255: IGNORE})
-            lines = f"classes = {json.dumps(list(meanings.values()))}\n\n{table}"
+    else:
+        meanings: dict[Value, str] = {value: f"class {value}" for value in [0, *ids]}
+        explanation = _IGNORE_OR_CLASS
+        lines = _table({**meanings, 255: IGNORE}, meanings.values())
     fix = _paste(scan, explanation, lines)
     return Finding("error", "mixed-white", message, scan.names(white), fix)
 
@@ -153,7 +149,7 @@ def _gray_levels(scan: DatasetScan) -> Finding:
             values=truncated_list([format_value(value) for value in near]),
         )
         message = join([message, stray], " ")
-    lines = f"classes = {json.dumps(list(dict.fromkeys(names.values())))}\n\n{map_table(names)}"
+    lines = _table(names, dict.fromkeys(names.values()))
     fix = _paste(scan, msg("with real names instead of these, or ignore"), lines)
     return Finding("error", "gray-levels", message, scan.names(scan.unknown_in), fix)
 
@@ -193,9 +189,9 @@ def _unknown_colors(scan: DatasetScan) -> Finding:
         order = {voc_color(k): k for k in range(255, -1, -1)}
         ordered = sorted(colors, key=lambda color: (order.get(color, 256), color))
         names = [f"class {k}" for k in range(len(colors))]
-        table = map_table(dict(zip(ordered, names, strict=True)))
+        table = _table(dict(zip(ordered, names, strict=True)), names)
         explanation = msg("with the real names instead of class 0, class 1 ...")
-        fix = _paste(scan, explanation, f"classes = {json.dumps(names)}\n\n{table}")
+        fix = _paste(scan, explanation, table)
     rule = "unknown-color" if named else "colors-without-table"
     return Finding("error", rule, _no_class(scan), scan.names(scan.unknown_in), fix)
 
@@ -229,9 +225,7 @@ def palette_order(scan: DatasetScan) -> Iterator[Finding]:
             color: labels.names[index] if own and index < len(labels) else f"class {k}"
             for k, (color, index) in enumerate(index_of.items())
         }
-        lines = map_table(classes)
-        if not own:
-            lines = f"classes = {json.dumps(list(classes.values()))}\n\n{lines}"
+        lines = _table(classes, () if own else classes.values())
         fix = _paste(scan, msg("then the colors tell the classes; with real names"), lines)
         yield Finding("error", "palette-order", message, scan.names({m for *_, m in uses}), fix)
         return
@@ -290,7 +284,7 @@ def _never(scan: DatasetScan, absent: list[str], anywhere: set[int]) -> Finding:
         message = join([message, msg("The ids in the masks have gaps.")], " ")
         if len(anywhere) <= _MAX_PASTED:
             values: dict[Value, str] = {k: labels.names[k] for k in sorted(anywhere)}
-            lines = f"classes = {json.dumps(list(values.values()))}\n\n{map_table(values)}"
+            lines = _table(values, values.values())
             explanation = msg("to close the gaps, with real names instead of these")
             fix = _paste(scan, explanation, lines)
     return Finding("warning", "absent-class", message, (), fix)
@@ -306,6 +300,13 @@ def all_ignored(scan: DatasetScan) -> Iterator[Finding]:
         )
         fix = msg("remove them, or check whether their values mean what the class table tells")
         yield Finding("warning", "all-ignored", message, scan.names(scan.all_ignored), fix)
+
+
+def _table(values: Mapping[Any, str], classes: Iterable[str] = ()) -> str:
+    """Return lines for dataset.toml: the classes, if any, and the meaning of values."""
+    names = list(classes)
+    head = f"classes = {json.dumps(names)}\n\n" if names else ""
+    return head + map_table(values)
 
 
 def _paste(scan: DatasetScan, explanation: str, lines: str) -> str:

@@ -162,6 +162,11 @@ class DatasetScan:
         elif len(distinct) == 1 and (only := distinct.pop()) is not None:
             self.single_class.setdefault(only, []).append(path)
 
+    @property
+    def kinds(self) -> dict[str, int]:
+        """The number of masks of each `white_kind`."""
+        return {kind: len(paths) for kind, paths in self.white_kinds.items()}
+
     def names(self, paths: Iterable[Path]) -> tuple[str, ...]:
         """Return paths relative to the dataset's folder, sorted, each once."""
         return tuple(sorted({relative_name(self.dataset.root, path) for path in paths}))

@@ -114,8 +114,7 @@ def _proposed_names(scan: DatasetScan, labels: UndeterminedLabels) -> dict[Value
         as_colors = {v: v if isinstance(v, tuple) else (v, v, v) for v in values}
         return {v: f"class {ids[color]}" for v, color in as_colors.items() if color in ids}
     if not (is_black_and_white(values) or is_blurred(values)):
-        kinds = {kind: len(paths) for kind, paths in scan.white_kinds.items()}
-        listable = len(values) <= LIST_LIMIT and not kinds_disagree(kinds)
+        listable = len(values) <= LIST_LIMIT and not kinds_disagree(scan.kinds)
         return proposed_gray_names(values) if listable else {}  # type: ignore[arg-type]
     threshold = otsu_threshold(values)
     black, white = labels.proposed

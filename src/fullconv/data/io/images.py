@@ -206,8 +206,13 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def is_turned(image: Source) -> bool:
-    """Return whether a photo has an EXIF orientation, so that its stored pixels are not upright."""
+    """Return whether a photo has an EXIF orientation, so that its stored pixels are not upright.
+
+    Nothing is decoded: the EXIF data of a PNG file count only if they precede the pixels.
+    """
     with open_image(image) as file:
+        if file.format == "PNG" and "exif" not in file.info:
+            return False  # Pillow would decode the file to find them
         return _orientation(file) in _UPRIGHT
 
 

@@ -265,7 +265,7 @@ def _read(source: Source, name: str = "", labels: Labels | None = None) -> _File
     file = _decode(source, name)
     if labels is None or not file.palette or not labels.lists_colors:
         return file
-    present = np.flatnonzero(np.bincount(file.values.ravel(), minlength=1)).tolist()
+    present = value_counts(file.values)[0].tolist()
     if not palette_speaks({index: file.palette[index] for index in present}, labels):
         return file
     return _File(np.array(file.palette, np.uint8)[file.values], lossy=file.lossy)

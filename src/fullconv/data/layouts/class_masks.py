@@ -14,7 +14,7 @@ from fullconv.core.i18n import msg
 from fullconv.core.text import shell_command, truncated_list
 from fullconv.data.io.masks import count_values
 from fullconv.data.layouts.file_names import pair_by_name
-from fullconv.data.layouts.folders import find_folder, grouped_files
+from fullconv.data.layouts.folders import find_tree, grouped_files
 from fullconv.data.layouts.pairing import IMAGE_FOLDERS, MASK_FOLDERS, SPLITS, folders_in, images_in
 from fullconv.data.layouts.paths import unused_path
 
@@ -62,8 +62,8 @@ def refuse_class_masks(root: Path) -> FullconvError | None:
 
 
 def _folder_per_class(root: Path) -> list[ImageMasks]:
-    images_folder = find_folder(root, IMAGE_FOLDERS)
-    masks_folder = find_folder(root, MASK_FOLDERS, masks=True)
+    images_folder = find_tree(root, IMAGE_FOLDERS)
+    masks_folder = find_tree(root, MASK_FOLDERS, masks=True)
     if images_folder is None or masks_folder is None or images_folder == masks_folder:
         return []
     images = dict(grouped_files(images_folder, root))
@@ -102,7 +102,7 @@ def _folder_per_image(root: Path) -> list[ImageMasks]:
     for folder in (root, *folders_in(root)):
         for child in folders_in(folder):
             images, masks = (
-                find_folder(child, names, masks=names is MASK_FOLDERS)
+                find_tree(child, names, masks=names is MASK_FOLDERS)
                 for names in (IMAGE_FOLDERS, MASK_FOLDERS)
             )
             if images is None or masks is None:

@@ -37,7 +37,7 @@ from fullconv.data.layouts.settings_file import SETTINGS_NAME, Settings, read_se
 
 _MAX_LEVELS = 6  # of folders below a folder of images
 _SAMPLED = 200  # images whose masks are searched for in the other folders
-_PHOTOS = (".jpg", ".jpeg")  # never masks in a folder that nobody named
+_PHOTOS = (".jpg", ".jpeg")  # never masks, unless dataset.toml names their folder
 
 _Group: TypeAlias = tuple[str, tuple[str, ...]]  # split ("" for none), other folders on the way
 _Files: TypeAlias = dict[_Group, list[Path]]
@@ -89,9 +89,9 @@ def match_folders(root: Path) -> LayoutMatch | None:
         if named.note and named.note not in match.notes:
             match.notes.append(named.note)
     pairs = {split: _unique_names(its_pairs) for split, its_pairs in pairs.items()}
+    _refuse_shared_masks(pairs)
 
     # Without folders of splits, lists of names may define them.
-    _refuse_shared_masks(pairs)
     paired = [pair for its_pairs in pairs.values() for pair in its_pairs]
     image_files, mask_files = (
         [path for paths in files.values() for path in paths] for files in (images, masks)
@@ -159,12 +159,12 @@ def _find(folder: Path, settings: Settings, key: str) -> Path | None:
     """Return the folder that dataset.toml names under a key, else one of the usual names."""
     if key not in settings:
         names = IMAGE_FOLDERS if key == "images" else MASK_FOLDERS
-        return find_folder(folder, names, masks=key == "masks")
+        return find_tree(folder, names, masks=key == "masks")
     path = folder / settings[key]
     return path if path.is_dir() else None
 
 
-def find_folder(folder: Path, names: Iterable[str], *, masks: bool = False) -> Path | None:
+def find_tree(folder: Path, names: Iterable[str], *, masks: bool = False) -> Path | None:
     """Return the first subfolder of one of these names (in any case) that has images, or masks, in
     it or below it."""
     by_name = {child.name.lower(): child for child in folders_in(folder)}

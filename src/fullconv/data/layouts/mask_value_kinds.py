@@ -24,20 +24,17 @@ def is_black_and_white(values: Iterable[Any]) -> bool:
     return 255 in distinct and distinct <= {0, 255}
 
 
-def white_kind(values: Iterable[Any]) -> str:
-    """Return how a mask uses 255: "white" (with 0 alone), "both" (with ids), "ids" (not at all, but
-    ids above 0), or "" for anything else."""
-    distinct = set(values)
+def white_kind(counts: Mapping[Any, int]) -> str:
+    """Return how a mask uses 255: "white" (with 0 and a few strays), "both" (with ids), "ids" (not
+    at all, but ids above 0), or "" for anything else. `counts` has the pixels of each value."""
+    distinct = set(counts)
     if any(isinstance(value, tuple) for value in distinct):
         return ""
     if is_black_and_white(distinct):
         return "white"
     if 255 in distinct:
-        rare = isinstance(values, Mapping) and (
-            sum(n for value, n in values.items() if value not in (0, 255))
-            < _STRAY * sum(values.values())
-        )
-        return "white" if rare else "both"
+        strays = sum(count for value, count in counts.items() if value not in (0, 255))
+        return "white" if strays < _STRAY * sum(counts.values()) else "both"
     return "ids" if distinct - {0} else ""
 
 
